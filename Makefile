@@ -1,0 +1,33 @@
+# `make study` and `make test` are the two commands; the rest is for those who build on it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: study test lab notebooks bench lint clean
+
+study: $(READY)
+	$(BIN)/dnm study
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY)  # run the committed notebooks anew, in place
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+bench: $(READY)
+	$(BIN)/dnm bench
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build dnm.egg-info
+	@echo "runs/ and data/ are kept; remove them by hand if you no longer want them"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,test]'
+	touch $@

@@ -1,0 +1,5 @@
+import sys
+
+from dnm.cli import main
+
+sys.exit(main())

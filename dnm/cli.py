@@ -1,0 +1,189 @@
+"""The command line: ``dnm`` or ``python -m dnm``. Heavy libraries are imported by the command that needs them."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from dnm import __version__
+from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, RunConfig
+from dnm.errors import DnmError, unknown
+from dnm.methods import METHODS
+
+EXAMPLES = """examples:
+  dnm study                                            the notebooks, a report, figures and tables
+  dnm train --dataset subj --n-train 50 --methods plain dnm --seeds 0 1 2
+  dnm train --dataset mine.csv --methods plain dnm --save-models
+  dnm predict runs/0123456789ab.model "a sentence to classify"
+  dnm list                                             methods, data sets, encoders, profiles
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the nearest valid name where an option or command is misspelt."""
+
+    options: tuple[str, ...] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        known, rest = super().parse_known_args(args, namespace)
+        if rest and self.prog != "dnm":  # a command's own parser knows its options, the main one does not
+            self.options = tuple(option for option in self._option_string_actions if option.startswith("--"))
+            self.error("unrecognized arguments: " + " ".join(rest))
+        return known, rest
+
+    def error(self, message: str):
+        words = message.split(": ", 1)
+        if "unrecognized arguments" in words[0]:
+            message = str(unknown("option", words[-1].split()[0], self.options))
+        elif "invalid choice" in message and "'" in message:
+            message = str(unknown("command", message.split("'")[1], COMMANDS))
+        raise DnmError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    main = _Parser(prog="dnm", description="Dynamic nonlinear mixup with distance-based sample selection.",
+                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    main.add_argument("--version", action="version", version=f"dnm {__version__}")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    study = commands.add_parser("study", help="run the notebooks in order; write report, figures and tables")
+    study.add_argument("--out", type=Path, help="output folder (default: runs/study)")
+    study.add_argument("--runs", help="folder of stored runs (default: runs)")
+    study.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    study.add_argument("--dataset", default="builtin", help="data set of the training notebook (default: builtin)")
+
+    train = commands.add_parser("train", help="train runs, reuse finished ones, print their table")
+    _settings(train)
+    train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD")
+    train.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED")
+    train.add_argument("--runs", help="folder of stored runs (default: runs)")
+    train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
+    train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
+
+    report = commands.add_parser("report", help="tables and figures from stored runs, without training")
+    report.add_argument("runs", help="a folder of stored runs, or one file that holds several")
+    report.add_argument("--out", type=Path, default=Path("report"), help="output folder (default: report)")
+
+    predict = commands.add_parser("predict", help="classify sentences with a saved model")
+    predict.add_argument("model", help="folder of a saved model")
+    predict.add_argument("texts", nargs="+", metavar="TEXT")
+
+    fetch = commands.add_parser("fetch", help="store the real data sets under data/")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
+    fetch.add_argument("--force", action="store_true", help="download again what is already there")
+
+    bench = commands.add_parser("bench", help="seconds a training step against transformers.Trainer")
+    bench.add_argument("--dataset", default="builtin")
+    bench.add_argument("--encoder", default="minilm")
+    bench.add_argument("--blocks", type=int, default=5, help="timed blocks of each contestant (default: 5)")
+    bench.add_argument("--steps", type=int, default=20, help="steps a block (default: 20)")
+    bench.add_argument("--out", type=Path, help="also store the table as JSON")
+
+    commands.add_parser("list", help="methods, data sets, encoders and profiles")
+    return main
+
+
+COMMANDS = ("study", "train", "report", "predict", "fetch", "bench", "list")
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    """An option for every setting of a run that is not a list of its own."""
+    command.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    for name, default in RunConfig().to_dict().items():
+        if name not in ("method", "seed", "profile"):
+            note = f"(default: {default})" if name in ("dataset", "n_train", "encoder") else \
+                "(default: the profile's)" if default != "" else ""
+            command.add_argument("--" + name.replace("_", "-"), metavar="VALUE", help=note)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; exit code 0, 2 for something the user can mend, 130 after Ctrl-C."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        options = parser().parse_args(arguments)
+        globals()[f"_{options.command}"](options)
+        return 0
+    except DnmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Interrupted" else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _train(options: argparse.Namespace) -> None:
+    names = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
+    settings = {name: value for name in names if (value := getattr(options, name)) is not None}
+    configs = [RunConfig.create(options.profile, method=method, seed=seed, **settings)
+               for seed in options.seeds for method in options.methods]
+    from dnm import progress, report
+    from dnm.runs import run_all
+    from dnm.store import RunStore
+
+    store = RunStore.open(options.runs)
+    with progress.in_terminal() as show:
+        records = run_all(configs, store, save_models=options.save_models, on_status=show)
+    table = report.summary(records)
+    print(report.caption(table), report.readable(table).to_string(index=False), sep="\n")
+    print(f"runs: {store.folder}")
+    if options.save_models:
+        print("models:", *(store.model_path(config) for config in configs), sep="\n  ")
+    if options.report:
+        _write_report(records, options.report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from dnm.report import load_records
+
+    _write_report(load_records(Path(options.runs)), options.out)
+
+
+def _write_report(records: list[dict], folder: Path) -> None:
+    from dnm.report import write_figures, write_tables
+
+    for path in [*write_tables(records, folder), *write_figures(records, folder)]:
+        print(path)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from dnm.models import Classifier
+
+    classifier = Classifier.load(options.model)
+    for text, scores in zip(options.texts, classifier.scores(options.texts), strict=True):
+        ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
+        print(f"{ranked[0][1]}\t{text}\t" + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from dnm.data import fetch
+
+    for name in options.names:
+        print(f"{name}: {fetch(name, options.force)}")
+
+
+def _study(options: argparse.Namespace) -> None:
+    from dnm.study import run_study
+
+    run_study(options.out, RunConfig.create(options.profile, dataset=options.dataset), options.runs)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dnm.bench import run_bench
+
+    run_bench(options.dataset, options.encoder, options.blocks, options.steps, options.out)
+
+
+def _list(options: argparse.Namespace) -> None:
+    print("methods:")
+    for row in METHODS.values():
+        print(f"  {row.name:15} {row.title} ({row.source})")
+    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
+    print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
+    print("profiles:")
+    for name, values in PROFILES.items():
+        print(f"  {name:6} " + ", ".join(f"{key}={value}" for key, value in values.items()))

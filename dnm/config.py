@@ -1,0 +1,200 @@
+"""What a run is: one frozen, validated configuration with a stable hash.
+
+`RunConfig.create` is the way in: it starts from a profile, applies the encoder's and the method's own
+settings, then the caller's, and refuses what makes no sense. Taught in notebook 04.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dnm.errors import DnmError, unknown
+from dnm.methods import Method, get_method
+
+DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
+FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
+
+# `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few
+# hundred steps at 2e-5 leave a new head under-trained.
+PROFILES: dict[str, dict] = {
+    "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
+    "quick": dict(steps=200, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=50),
+    "smoke": dict(steps=24, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=8, eval_limit=100),
+}
+# Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.
+_FROM_SCRATCH = dict(lr=1e-3, head_lr=1e-3, dropout=0.5, pooling="own")
+ENCODER_SETTINGS: dict[str, dict] = {
+    "minilm": dict(pooling="mean"), "cnn": _FROM_SCRATCH, "lstm": _FROM_SCRATCH,
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's numbers.
+
+    Attributes
+    ----------
+    dataset : a name of `DATASETS`, or a file or folder of one's own.
+    n_train : number of training sentences, or ``"all"``.
+    method : a row of `dnm.methods.METHODS`.
+    encoder : ``minilm``, ``cnn``, ``lstm``, a BERT-family id of the Hub, or a folder.
+    profile : the profile the settings started from; `label` tells what was changed since.
+    pooling : ``cls``, ``mean`` or ``own`` (CNN and LSTM).
+    max_length : longest sentence, in word pieces with the special ones.
+    k : partners of each kind (the paper's K).
+    alpha : of Beta(alpha, alpha), for the methods that draw their mixing weights.
+    original_weight : weight of the unmixed sentences' loss (the paper's future work; 0 in the paper).
+    eval_limit : at most so many validation and test sentences (0: all of them).
+    precision, device : ``auto`` takes the best the machine has and is recorded with the result.
+    """
+
+    dataset: str = "builtin"
+    n_train: int | str = 50
+    method: str = "dnm"
+    encoder: str = "minilm"
+    seed: int = 0
+    profile: str = "quick"
+    pooling: str = "cls"
+    max_length: int = 128
+    steps: int = 200
+    batch_size: int = 20
+    lr: float = 2e-5
+    head_lr: float = 1e-3
+    dropout: float = 0.1
+    k: int = 5
+    alpha: float = 1.0
+    original_weight: float = 0.0
+    eval_every: int = 50
+    eval_limit: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    text_column: str = ""
+    label_column: str = ""
+    word_vectors: str = ""
+
+    @classmethod
+    def create(cls, profile: str = "quick", **settings) -> "RunConfig":
+        """A configuration from a profile and the caller's settings; a `DnmError` names what is wrong."""
+        if profile not in PROFILES:
+            raise unknown("profile", profile, PROFILES)
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise unknown("parameter", name, known)
+        settings = {name: value for name, value in settings.items() if value is not None}
+        method = get_method(settings.get("method", cls.method))
+        encoder = settings.get("encoder", cls.encoder)
+        values = dict(profile=profile, k=method.k)
+        values |= PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {}) | settings
+        values["dataset"] = _dataset(values.get("dataset", cls.dataset))
+        if values.get("word_vectors"):
+            values["word_vectors"] = Path(str(values["word_vectors"])).expanduser().resolve().as_posix()
+        for name, value in values.items():
+            values[name] = _typed(name, value, getattr(cls, name))
+        config = cls(**values)
+        config._check(method)
+        return config
+
+    def _check(self, method: Method) -> None:
+        for name in ("steps", "batch_size", "lr", "head_lr", "alpha", "eval_every", "max_length"):
+            if getattr(self, name) <= 0:
+                raise DnmError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.max_length < 8 or self.max_length > 512:
+            raise DnmError(f"max_length must lie between 8 and 512 word pieces, got {self.max_length}")
+        if (isinstance(self.n_train, int) and self.n_train < 1) or self.n_train in ("", None):
+            raise DnmError(f"n_train must be a positive number or 'all', got {self.n_train!r}")
+        if not 0 <= self.dropout < 1:
+            raise DnmError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if min(self.original_weight, self.eval_limit, self.seed) < 0:
+            raise DnmError("original_weight, eval_limit and seed cannot be negative")
+        if method.selects and self.k < 1:
+            raise DnmError(f"{method.name} needs k of at least 1, got {self.k}")
+        if method.level in ("word", "sentence") and self.batch_size < 2:
+            raise DnmError(f"a batch of one sentence has no partner to mix with: {method.name} needs "
+                           "batch_size of at least 2")
+        if self.original_weight and method.level != "sentence":
+            raise DnmError(f"original_weight needs a sentence-level method such as dnm; {method.name} is not one")
+        if method.level == "frozen" and self.encoder in ("cnn", "lstm"):
+            raise DnmError("logreg needs a pre-trained encoder; cnn and lstm start from nothing")
+        own = self.encoder in ("cnn", "lstm")
+        if self.pooling not in (("own",) if own else ("cls", "mean")):
+            raise DnmError(f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use "
+                           + ("own" if own else "cls or mean"))
+        if self.word_vectors and not own:
+            raise DnmError(f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise unknown("precision", self.precision, ("auto", "float32", "bfloat16"))
+        if self.device != "auto" and self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise unknown("device", self.device, ("auto", "cpu", "cuda"))
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name the run; the same on every machine and Python."""
+        text = json.dumps([HASH_VERSION, self.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """The profile's name and what was changed in it, such as ``quick (steps=100)``."""
+        changed = [f"{key}={getattr(self, key)}" for key, value in
+                   (PROFILES[self.profile] | ENCODER_SETTINGS.get(self.encoder, {})).items()
+                   if getattr(self, key) != value]
+        return self.profile + (f" ({', '.join(changed)})" if changed else "")
+
+    def with_(self, **changes) -> "RunConfig":
+        """A validated copy with some settings changed (the method's own K follows the method)."""
+        values = self.to_dict() | changes
+        if "method" in changes and "k" not in changes:
+            values["k"] = get_method(changes["method"]).k
+        return RunConfig.create(**values)
+
+
+def as_list(value, kind: type = str) -> list:
+    """A list from a list, one value or comma-separated text, as notebooks and command lines hand them over."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    try:
+        return [_whole(v) if kind is int else kind(v).strip("'\" ") for v in values]
+    except (TypeError, ValueError):
+        raise DnmError(f"expected a list of {'whole numbers' if kind is int else 'names'}, got {values!r}") from None
+
+
+def _dataset(name: str) -> str:
+    """A known name as it is, a path of one's own made absolute, anything else an error."""
+    if name in DATASETS:
+        return name
+    path = Path(str(name)).expanduser()
+    if path.exists() or path.suffix in FILE_SUFFIXES or "/" in str(name):
+        return path.resolve().as_posix()
+    raise unknown("data set", name, (*DATASETS, "a file or folder of your own"))
+
+
+def _typed(name: str, value, default):
+    """``value`` as the type of ``default``; numbers may come as text (papermill, command line)."""
+    try:
+        if name == "n_train":
+            return value if value == "all" else _whole(value)
+        if isinstance(default, int):
+            return _whole(value)
+        if isinstance(default, float):
+            return float(value)
+    except (TypeError, ValueError):
+        kind = "a number or 'all'" if name == "n_train" else "a number"
+        raise DnmError(f"{name} must be {kind}, got {value!r}") from None
+    if not isinstance(value, str):
+        raise DnmError(f"{name} must be text, got {value!r}")
+    return value
+
+
+def _whole(value) -> int:
+    number = int(value)
+    if isinstance(value, bool) or number != float(value):
+        raise ValueError(value)
+    return number

@@ -1,0 +1,30 @@
+"""The one exception a user meets, and where the project lives on disk."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class DnmError(Exception):
+    """Something the user can mend; the message says what was wrong, where, and what to do."""
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:
+    """The error for a name that does not exist, with the nearest valid one and the whole list."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(str(name).lower(), valid, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return DnmError(f"unknown {kind} {name!r}{hint} (known: {', '.join(valid)})")
+
+
+def project_root() -> Path:
+    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``.
+
+    ``$DNM_HOME`` if set; else the checkout the package was installed from in editable mode; else the
+    working directory.
+    """
+    if home := os.environ.get("DNM_HOME"):
+        return Path(home).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()

@@ -1,0 +1,67 @@
+"""How inputs and labels are mixed, and the losses (section 3, Eqs. 1 to 6). Pure functions.
+
+N sentences, P partners of each, d hidden size, c classes; every function takes leading dimensions, and
+random draws are made by the caller. Taught in notebooks 01 and 03.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mix(first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+    """``weight * first + (1 - weight) * second`` (Eq. 1).
+
+    The weight's shape is what tells the methods apart: a scalar reaches a segment, a vector ``[d]`` a box
+    (Eq. 2), a matrix ``[L, d]`` a cloud.
+    """
+    return weight * first + (1 - weight) * second
+
+
+def pair_softmax(first: Tensor, second: Tensor) -> Tensor:
+    """The first weight of a softmax over the pair, dimension by dimension; the second is one minus it."""
+    return torch.sigmoid(first - second)
+
+
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows`` ``[..., N, d]`` at ``index`` ``[..., N, P]``: ``[..., N, P, d]``."""
+    flat = torch.take_along_dim(rows, index.flatten(-2).unsqueeze(-1), dim=-2)
+    return flat.unflatten(-2, index.shape[-2:])
+
+
+def mix_inputs(hidden: Tensor, partners: Tensor, weight: Tensor | float) -> Tensor:
+    """``h_ij`` ``[..., N, P, d]`` from hidden states ``[..., N, d]`` and partners ``[..., N, P]`` (Eq. 2)."""
+    return mix(hidden.unsqueeze(-2), gather_rows(hidden, partners), weight)
+
+
+def label_policy(hidden: Tensor, partners: Tensor, input_weight: Tensor, policy: Tensor) -> Tensor:
+    """The label mixing weight ``Phi_i`` after its softmax over the pair, ``[..., N, P, d]`` (Eq. 3).
+
+    ``input_weight`` ``[..., 1, d]`` or ``[d]`` is the input policy of the first role, ``policy``
+    ``[..., d, d]`` the matrix W. Phi is computed once a sentence and role, N rows each, then gathered.
+    """
+    first = (input_weight * hidden) @ policy
+    second = ((1 - input_weight) * hidden) @ policy
+    return pair_softmax(first.unsqueeze(-2), gather_rows(second, partners))
+
+
+def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over the pairs of ``(1 - cos(predicted, target))²``, vectors ``[..., N, P, d]`` (Eqs. 5, 6)."""
+    return ((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2).mean((-2, -1))
+
+
+def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+    """``weight CE(first) + (1 - weight) CE(second)``, mean over the batch (Guo et al. 2019).
+
+    ``scores`` ``[..., N, c]``; ``first`` and ``second`` ``[..., N]`` are class numbers.
+    """
+    log_p = scores.log_softmax(-1)
+    losses = [-log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1).mean(-1) for label in (first, second)]
+    return mix(*losses, weight)
+
+
+def label_cosines(embeddings: Tensor) -> Tensor:
+    """Mean off-diagonal cosine of label embeddings ``[..., c, d]``; near 1 the cosine loss is blind."""
+    unit = F.normalize(embeddings, dim=-1)
+    cosines, c = unit @ unit.transpose(-1, -2), embeddings.shape[-2]
+    return (cosines.sum((-1, -2)) - cosines.diagonal(dim1=-2, dim2=-1).sum(-1)) / (c * (c - 1))

@@ -1,0 +1,108 @@
+"""Encoder and head as one model: where it runs, how it is kept on disk, how it predicts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dnm.batches import Encoded
+from dnm.config import RunConfig
+from dnm.encoders import Tokenizer, build_encoder
+from dnm.errors import DnmError
+from dnm.heads import Head
+from dnm.methods import get_method
+from dnm.packing import Layout
+from dnm.store import load_tensors, save_tensors, write_atomically
+
+
+class Model(nn.Module):
+    """Encoder and head of one run."""
+
+    def __init__(self, encoder: nn.Module, head: Head):
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states ``[N, d]`` of unmixed sentences."""
+        return self.encoder(self.encoder.words(ids), layout)
+
+
+def resolve_device(config: RunConfig) -> tuple[torch.device, torch.dtype | None]:
+    """The device of a run and the type its encoder computes in (None: float32 throughout)."""
+    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DnmError(f"device {name!r} asked for, but torch sees no CUDA GPU; use device 'auto' or 'cpu'")
+    if config.encoder in ("cnn", "lstm") or config.precision == "float32":
+        return device, None
+    hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    return device, torch.bfloat16 if config.precision == "bfloat16" or hardware else None
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (without, it is slower than float32)."""
+    try:
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    except AttributeError:  # other torch versions, other processors
+        return False
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model that takes sentences: what is saved, loaded and asked for predictions."""
+
+    model: Model
+    tokenizer: Tokenizer
+    config: RunConfig
+    label_names: tuple[str, ...]
+
+    def scores(self, texts: list[str]) -> np.ndarray:
+        """Class scores ``[n, c]``: cosines to the label embeddings, or logits. Never mixes."""
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DnmError("nothing to predict: give at least one sentence, and no empty ones")
+        encoder = self.model.encoder
+        device = next(self.model.parameters()).device
+        encoded = Encoded(self.tokenizer(list(texts)), encoder.share_rows, self.config.max_length, device)
+        with torch.no_grad():
+            return self.model.head.scores(encoded.hidden(encoder)).cpu().numpy()
+
+    def predict(self, texts: list[str]) -> list[str]:
+        """The class of each sentence, by name."""
+        return [self.label_names[i] for i in self.scores(texts).argmax(-1)]
+
+    def save(self, folder: Path) -> None:
+        """Weights as safetensors, settings as JSON, and the encoder's architecture and tokenizer."""
+        encoder = self.model.encoder
+        encoder.words.write_back()
+        tensors = {name: t for name, t in self.model.state_dict().items() if name != "encoder.words.rows"}
+        for file in self.tokenizer.folder.iterdir():
+            if file.is_file() and file.suffix in (".json", ".txt", ".model"):
+                write_atomically(folder / "encoder" / file.name, file.read_bytes())
+        about = {"config": self.config.to_dict(), "labels": list(self.label_names), "k": self.model.head.k}
+        write_atomically(folder / "config.json", json.dumps(about, indent=1).encode())
+        save_tensors(folder / "model.safetensors", tensors, about)  # last: a folder that has it is whole
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> "Classifier":
+        """A saved model; its predictions are those it had when it was saved."""
+        folder = Path(folder).expanduser()
+        if not (folder / "model.safetensors").is_file():
+            raise DnmError(f"{folder} is not a saved model: it has no model.safetensors")
+        try:
+            about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = RunConfig(**about["config"] | {"device": device})
+            tensors = load_tensors(folder / "model.safetensors")[0]
+            table = tensors.pop("encoder.words.table")
+            encoder, tokenizer = build_encoder(config, folder / "encoder", table[:-1])
+            model = Model(encoder, Head(get_method(config.method), encoder.hidden_size, len(about["labels"]),
+                                        about["k"], config.original_weight))
+            missing = model.load_state_dict(tensors, strict=False)
+            if missing.unexpected_keys or set(missing.missing_keys) > {"encoder.words.rows", "encoder.words.table"}:
+                raise ValueError("weights do not fit the model")
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+            raise DnmError(f"{folder} is not a readable model: {str(error).splitlines()[0]}") from None
+        where, encoder.compute_dtype = resolve_device(config)
+        return cls(model.to(where).eval(), tokenizer, config, tuple(about["labels"]))

