@@ -7,6 +7,7 @@ order; the median block is reported with its spread.
 
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,10 +101,10 @@ def _trainer(run: Run, bfloat16: bool) -> Callable[[int], float]:
     order = np.concatenate([run.batches(step) for step in range(min(run.batches.per_epoch, 400))])
     sentences = [{"input_ids": run.batches.sentences[i].tolist(), "labels": int(run.batches.labels[i])} for i in order]
     arguments = hf.TrainingArguments(
-        output_dir="unused", per_device_train_batch_size=config.batch_size, learning_rate=config.lr, weight_decay=0.0,
-        lr_scheduler_type="constant", max_steps=10 ** 6, bf16=bfloat16, save_strategy="no", logging_strategy="no",
-        report_to=[], disable_tqdm=True, optim="adamw_torch_fused", use_cpu=run.device.type == "cpu",
-        dataloader_pin_memory=run.device.type == "cuda")
+        output_dir=tempfile.gettempdir(), per_device_train_batch_size=config.batch_size, learning_rate=config.lr,
+        weight_decay=0.0, lr_scheduler_type="constant", max_steps=10 ** 6, bf16=bfloat16, save_strategy="no",
+        logging_strategy="no", report_to=[], disable_tqdm=True, optim="adamw_torch_fused",
+        use_cpu=run.device.type == "cpu", dataloader_pin_memory=run.device.type == "cuda")
 
     class InOrder(hf.Trainer):
         def _get_train_sampler(self, *_):  # the same batches in the same order as ours

@@ -1,6 +1,8 @@
 """The command line: ``dnm`` or ``python -m dnm``. Heavy libraries are imported by the command that needs them."""
 
 import argparse
+import json
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -59,10 +61,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--runs", help="folder of stored runs (default: runs)")
     train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
     train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
+    train.add_argument("--results", type=Path, metavar="FILE", help="also write all results to one JSON file, to keep")
 
     report = commands.add_parser("report", help="tables and figures from stored runs, without training")
     report.add_argument("runs", help="a folder of stored runs, or one file that holds several")
     report.add_argument("--out", type=Path, default=Path("report"), help="output folder (default: report)")
+    report.add_argument("--no-html", action="store_true", help="figures as PNG only (5 MB smaller each)")
 
     predict = commands.add_parser("predict", help="classify sentences with a saved model")
     predict.add_argument("model", help="folder of a saved model")
@@ -123,7 +127,7 @@ def _train(options: argparse.Namespace) -> None:
                for seed in options.seeds for method in options.methods]
     from dnm import progress, report
     from dnm.runs import run_all
-    from dnm.store import RunStore
+    from dnm.store import RunStore, write_atomically
 
     store = RunStore.open(options.runs)
     with progress.in_terminal() as show:
@@ -133,6 +137,11 @@ def _train(options: argparse.Namespace) -> None:
     print(f"runs: {store.folder}")
     if options.save_models:
         print("models:", *(store.model_path(config) for config in configs), sep="\n  ")
+    if options.results:
+        command = "dnm " + shlex.join(sys.argv[1:])
+        text = json.dumps({"command": command, "runs": records}, ensure_ascii=False)
+        write_atomically(options.results, (text.replace('{"format"', '\n{"format"') + "\n").encode())
+        print(f"results: {options.results}")
     if options.report:
         _write_report(records, options.report)
 
@@ -140,13 +149,13 @@ def _train(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from dnm.report import load_records
 
-    _write_report(load_records(Path(options.runs)), options.out)
+    _write_report(load_records(Path(options.runs)), options.out, not options.no_html)
 
 
-def _write_report(records: list[dict], folder: Path) -> None:
+def _write_report(records: list[dict], folder: Path, with_html: bool = True) -> None:
     from dnm.report import write_figures, write_tables
 
-    for path in [*write_tables(records, folder), *write_figures(records, folder)]:
+    for path in [*write_tables(records, folder), *write_figures(records, folder, with_html)]:
         print(path)
 
 

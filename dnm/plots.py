@@ -1,6 +1,9 @@
 """Pictures: data in, `plotly` figure out, nothing else. Colours are Okabe and Ito's, safe for the colour-blind."""
 
 import html
+import os
+import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -126,25 +129,33 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
-def save(figure: go.Figure, path: Path) -> list[Path]:
+def save(figure: go.Figure, path: Path, with_html: bool = True) -> list[Path]:
     """Write ``path``.html, which opens without a network, and ``path``.png where a Chromium is found."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = path.with_name(path.name + ".html")
-    figure.write_html(page, include_plotlyjs=True)
-    if not chromium():
-        return [page]
-    picture = path.with_name(path.name + ".png")
-    figure.write_image(picture, scale=2)
-    return [page, picture]
+    page, picture, written = path.with_name(path.name + ".html"), path.with_name(path.name + ".png"), []
+    if with_html:
+        figure.write_html(page, include_plotlyjs=True)
+        written.append(page)
+    if chromium():
+        figure.write_image(picture, scale=2)
+        written.append(picture)
+    return written
 
 
+@lru_cache(maxsize=1)
 def chromium() -> str | None:
-    """The browser that draws PNG files, or None."""
-    import os
-    import shutil
-
+    """The browser that draws PNG files, or None where there is none or it does not draw (said once)."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    return os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+    found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        print("no Chromium found, so no PNG figures: install one, or set BROWSER_PATH")
+        return None
+    try:
+        go.Figure().to_image(width=50, height=50)
+    except Exception as error:  # the browser, its driver or the system can fail in many ways
+        print(f"{found} draws no PNG figures ({type(error).__name__}); figures are interactive only")
+        return None
+    return found
 
 
 def _band(figure: go.Figure, steps: list[int], values: np.ndarray, method: str, place: dict, legend: bool) -> None:

@@ -117,7 +117,7 @@ def write_tables(records: list[dict], folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def write_figures(records: list[dict], folder: Path) -> list[Path]:
+def write_figures(records: list[dict], folder: Path, with_html: bool = True) -> list[Path]:
     """Learning curves and accuracies of every setting in the records, as HTML and PNG."""
     from dnm import plots
 
@@ -127,11 +127,9 @@ def write_figures(records: list[dict], folder: Path) -> list[Path]:
     paths = []
     for (data, n_train, encoder, profile, *_), group in groups.items():
         name = "-".join(re.sub(r"[^\w.=]+", "_", str(part)).strip("_") for part in (data, n_train, encoder, profile))
-        paths += plots.save(plots.accuracies(group), folder / f"accuracy-{name}")
+        paths += plots.save(plots.accuracies(group), folder / f"accuracy-{name}", with_html)
         if any(record["history"][0]["step"] for record in group):
-            paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}")
-    if not plots.chromium():
-        print("no Chromium found: figures are written as HTML only (install one for PNG)")
+            paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}", with_html)
     return paths
 
 

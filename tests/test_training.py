@@ -267,3 +267,14 @@ def test_logistic_regression_equals_scikit_learn_on_features_of_the_unmodified_m
     expected = LogisticRegression(max_iter=2000).fit(features(train.texts), train.labels).predict(features(test.texts))
     assert np.mean(expected == np.array(record["test_predictions"])) > 0.97  # rounding may flip a sentence on the edge
     assert run.classifier().scores(test.texts).argmax(-1).tolist() == record["test_predictions"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+@pytest.mark.parametrize("method", ["plain", "wordmixup", "nonlinearmixup", "dnm"])
+def test_a_gpu_trains_like_the_cpu(tiny, method):
+    """float32 without dropout: the same losses, step by step, from the same code."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        run = Run(tiny(method=method, device=device, dropout=0.0))
+        losses[device] = [run.train_step().item() for _ in range(4)]
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-4)

@@ -1,0 +1,178 @@
+"""Notebooks through papermill, figures, tables and the report: what they made, not only that they ran."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import needs_real_data
+
+from dnm import plots, report
+from dnm.batches import limited
+from dnm.data import load_dataset
+from dnm.errors import DnmError
+from dnm.runs import grid, run_all
+from dnm.store import RunStore
+from dnm.study import execute, mathml, notebooks, write_report
+from dnm.training import fit
+
+TRAINING = next(path for path in notebooks() if "training" in path.name)
+
+
+@pytest.fixture(scope="module")
+def records(tiny):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [json.loads(json.dumps(fit(tiny(method=method, seed=seed))[0]))
+                for seed in (0, 1, 2) for method in ("plain", "dnm", "logreg")]
+
+
+def test_the_summary_agrees_with_numpy(records):
+    table = report.summary(records).set_index("method")
+    accuracy = {m: np.array([100 * r["test_accuracy"] for r in records if r["config"]["method"] == m])
+                for m in ("plain", "dnm", "logreg")}
+    for method, values in accuracy.items():
+        row = table.loc[method]
+        assert row.runs == 3 and row.accuracy == pytest.approx(values.mean())
+        assert row.error == pytest.approx(values.std(ddof=1) / np.sqrt(3))
+    difference = accuracy["dnm"] - accuracy["plain"]
+    assert table.loc["dnm"].to_plain == pytest.approx(difference.mean())
+    assert table.loc["dnm"].to_plain_error == pytest.approx(difference.std(ddof=1) / np.sqrt(3))
+
+
+def test_runs_of_different_settings_are_never_averaged(records):
+    other = json.loads(json.dumps(records[0]))
+    other["environment"]["precision"] = "bfloat16"
+    table = report.summary([*records, other])
+    assert sorted(table[table.method == "plain"].runs) == [1, 3]
+
+
+def test_a_single_run_has_no_error(records):
+    table = report.readable(report.summary(records[:1]))
+    assert "±" not in table["accuracy (%)"].iloc[0]
+
+
+def test_figures_draw_the_records(records, tmp_path):
+    figure = plots.learning_curves(records)
+    lines = {trace.name: trace for trace in figure.data if trace.name and trace.showlegend}
+    history = [r["history"] for r in records if r["config"]["method"] == "dnm"]
+    expected = 100 * np.mean([[row["test_accuracy"] for row in h] for h in history], axis=0)
+    np.testing.assert_allclose(lines["DNM"].y, expected)
+    assert set(lines) == {"Plain fine-tuning", "DNM"}  # logistic regression has no steps
+    dots = [t for t in plots.accuracies(records).data if t.mode == "markers"]
+    assert sorted(x for t in dots for x in t.x) == sorted(100 * r["test_accuracy"] for r in records)
+    counts = np.array([[5, 1], [2, 8]])
+    heat = plots.confusion(counts, ["<b>no</b>", "yes"], "t").data[0]
+    np.testing.assert_allclose(heat.z, counts / counts.sum(axis=1, keepdims=True))
+    assert heat.x[0] == "&lt;b&gt;no&lt;/b&gt;"
+    for path in plots.save(figure, tmp_path / "curves"):
+        assert path.stat().st_size > 10_000
+    page = (tmp_path / "curves.html").read_text()
+    assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", page)
+
+
+@pytest.mark.skipif(not plots.chromium(), reason="no Chromium on this machine: figures are HTML only")
+def test_png_where_a_chromium_is_found(records, tmp_path):
+    paths = plots.save(plots.accuracies(records), tmp_path / "accuracy")
+    assert [p.suffix for p in paths] == [".html", ".png"] and paths[1].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("browser, said", [("", "no Chromium found"), ("/bin/false", "draws no PNG")])
+def test_without_a_chromium_that_draws_figures_are_html_and_it_is_said(records, tmp_path, monkeypatch, capsys, browser, said):
+    monkeypatch.setenv("BROWSER_PATH", browser)
+    monkeypatch.setattr(plots.shutil, "which", lambda name: None)
+    plots.chromium.cache_clear()
+    paths = report.write_figures(records, tmp_path)
+    plots.chromium.cache_clear()
+    assert {p.suffix for p in paths} == {".html"} and said in capsys.readouterr().out
+
+
+def test_mistakes_are_the_sentences_most_runs_got_wrong_and_are_escaped(records):
+    test = limited(load_dataset("builtin"), "test", 40)
+    wrong = (np.array([r["test_predictions"] for r in records]) != test.labels).mean(axis=0)
+    table = report.mistakes(records, test, rows=5)
+    assert [test.texts.index(s) for s in table.sentence] == list(np.argsort(-wrong, kind="stable")[:5])
+    table.loc[0, "sentence"] = "<script>alert(1)</script>"
+    assert "<script>" not in report.as_html(table).to_html()
+
+
+def test_formulas_become_mathml_and_code_stays():
+    text = mathml("a $x_1$ and `cost $5 or $6` and $$\\hat v \\circ h$$")
+    assert text.count("<math") == 2 and "`cost $5 or $6`" in text and 'display="block"' in text
+
+
+def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(records, tmp_path):
+    from dnm.cli import main
+
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": records}))
+    assert main(["report", str(tmp_path / "runs.json"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "results.md").read_text().count("\n| ") == 5
+    with pytest.raises(DnmError, match="no finished runs"):
+        (tmp_path / "empty").mkdir()
+        report.load_records(tmp_path / "empty")
+
+
+# ---------------------------------------------------------------- papermill
+
+def run_papermill(tmp_path, cwd, *parameters):
+    out = tmp_path / "out.ipynb"
+    arguments = [str(part) for name, value in parameters for part in ("-p", name, value)]
+    done = subprocess.run([sys.executable, "-m", "papermill", str(TRAINING), str(out), *arguments, "-p", "store",
+                           str(tmp_path / "runs")], cwd=cwd, capture_output=True, text=True, timeout=400)
+    return done, out
+
+
+@pytest.mark.parametrize("where", ["root", "elsewhere"])
+def test_papermill_from_the_root_and_from_elsewhere(tmp_path, where, tiny_models):
+    cwd = TRAINING.parents[1] if where == "root" else tmp_path
+    dataset = ("dataset", "subj") if os.environ.get("DNM_DATA_DIR") else ("dataset", "builtin5")
+    done, out = run_papermill(tmp_path, cwd, dataset, ("n_train", 50), ("encoder", tiny_models["bert"]),
+                              ("methods", "plain,dnm"), ("seeds", 0))
+    assert done.returncode == 0, done.stderr[-2000:]
+    outputs = [o for cell in json.loads(out.read_text())["cells"] for o in cell.get("outputs", [])]
+    figures = [o["data"]["application/vnd.plotly.v1+json"] for o in outputs
+               if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    assert len(figures) == 3 and all(figure["data"] for figure in figures)
+    tables = [o for o in outputs if "text/html" in o.get("data", {})]
+    assert any("DNM" in "".join(o["data"]["text/html"]) for o in tables)
+    stored = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*.json")]
+    assert {r["config"]["method"] for r in stored} == {"plain", "dnm"}
+    assert {(r["data"]["name"], r["config"]["n_train"]) for r in stored} == {(dataset[1], 50)}
+
+
+@pytest.mark.parametrize("name, value, message", [("dataset", "sbj", "did you mean 'subj'"), ("methods", "dmn", "dnm"),
+                                                  ("n_train", "few", "n_train must be"), ("seeds", "a,b", "whole numbers"),
+                                                  ("profile", "quik", "quick"), ("encoder", "lstmm/", "unknown encoder")])
+def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, name, value, message):
+    done, _ = run_papermill(tmp_path, tmp_path, (name, value))
+    assert done.returncode != 0 and message in done.stderr
+    assert not list(tmp_path.glob("runs/*.json"))
+
+
+def test_the_study_executes_with_progress_and_reports_offline(tmp_path, tiny_models, capsys):
+    wanted = dict(methods=["plain", "logreg"], seeds=[0], encoder=str(tiny_models["bert"]), profile="smoke",
+                  store=str(tmp_path / "runs"), unknown="left out")
+    executed = execute(TRAINING, tmp_path / TRAINING.name, wanted)
+    configs = grid(wanted["methods"], [0], "smoke", encoder=wanted["encoder"])
+    records = run_all(configs, RunStore(tmp_path / "runs"))  # all there: nothing trains
+    page = write_report([executed], records, tmp_path / "report.html").read_text()
+    assert page.count("plotly-graph-div") >= 3 and "<math" in page and "Plain fine-tuning" in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
+    damaged = json.loads(Path(executed).read_text())
+    damaged["cells"][-2]["source"] = ["raise ValueError('on purpose')"]
+    (tmp_path / "bad.ipynb").write_text(json.dumps(damaged))
+    with pytest.raises(DnmError, match="ValueError: on purpose"):
+        execute(tmp_path / "bad.ipynb", tmp_path / "bad_out.ipynb", wanted)
+
+
+@needs_real_data
+@pytest.mark.parametrize("dataset", ["mr", "sst2", "sst1"])
+def test_the_real_data_sets_train(dataset, tiny_models, tmp_path):
+    config = grid(["dnm"], [0], "smoke", dataset=dataset, encoder=str(tiny_models["bert"]), steps=4, eval_every=2)
+    record = run_all(config, RunStore(tmp_path))[0]
+    assert len(record["test_predictions"]) == 100 and len(record["data"]["labels"]) == (5 if dataset == "sst1" else 2)
