@@ -102,9 +102,9 @@ def _trainer(run: Run, bfloat16: bool) -> Callable[[int], float]:
     sentences = [{"input_ids": run.batches.sentences[i].tolist(), "labels": int(run.batches.labels[i])} for i in order]
     arguments = hf.TrainingArguments(
         output_dir=tempfile.gettempdir(), per_device_train_batch_size=config.batch_size, learning_rate=config.lr,
-        weight_decay=0.0, lr_scheduler_type="constant", max_steps=10 ** 6, bf16=bfloat16, save_strategy="no",
-        logging_strategy="no", report_to=[], disable_tqdm=True, optim="adamw_torch_fused",
-        use_cpu=run.device.type == "cpu", dataloader_pin_memory=run.device.type == "cuda")
+        weight_decay=0.0, lr_scheduler_type="constant", max_steps=10 ** 6, max_grad_norm=0.0,
+        bf16=bfloat16, save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True,
+        optim="adamw_torch_fused", use_cpu=run.device.type == "cpu", dataloader_pin_memory=run.device.type == "cuda")
 
     class InOrder(hf.Trainer):
         def _get_train_sampler(self, *_):  # the same batches in the same order as ours

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import warnings
 from pathlib import Path
 
 from dnm import __version__
-from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, RunConfig
+from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, RunConfig, as_list
 from dnm.errors import DnmError, unknown
 from dnm.methods import METHODS
 
@@ -111,24 +112,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 130 if type(error).__name__ == "Interrupted" else 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted: finished runs are kept; run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left
         return 0
     except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if os.environ.get("DNM_DEBUG"):
+            raise
+        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        print(f"error: {text} (finished runs are kept; DNM_DEBUG=1 shows where)", file=sys.stderr)
+        return 1
 
 
 def _train(options: argparse.Namespace) -> None:
     names = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
     settings = {name: value for name in names if (value := getattr(options, name)) is not None}
-    configs = [RunConfig.create(options.profile, method=method, seed=seed, **settings)
-               for seed in options.seeds for method in options.methods]
+    RunConfig.create(options.profile, method=options.methods[0], seed=options.seeds[0], **settings)  # fails at once
     from dnm import progress, report
-    from dnm.runs import run_all
+    from dnm.runs import grid, run_all
     from dnm.store import RunStore, write_atomically
 
+    configs = grid(options.methods, as_list(options.seeds, int), options.profile, **settings)
     store = RunStore.open(options.runs)
     with progress.in_terminal() as show:
         records = run_all(configs, store, save_models=options.save_models, on_status=show)

@@ -7,6 +7,7 @@ settings, then the caller's, and refuses what makes no sense. Taught in notebook
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dnm.methods import Method, get_method
 
 DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
 FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+METHOD_SETTINGS = ("k", "alpha", "original_weight")
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
 
 # `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few
@@ -92,8 +94,16 @@ class RunConfig:
         values["dataset"] = _dataset(values.get("dataset", cls.dataset))
         if values.get("word_vectors"):
             values["word_vectors"] = Path(str(values["word_vectors"])).expanduser().resolve().as_posix()
+        values["encoder"] = _encoder(values.get("encoder", cls.encoder))
         for name, value in values.items():
             values[name] = _typed(name, value, getattr(cls, name))
+        # What a method does not use does not make another run of it, so one command can serve several methods.
+        if not method.selects or method.fixed_k:
+            values["k"] = method.k
+        if not method.draws_weights:
+            values["alpha"] = cls.alpha
+        if method.level != "sentence":
+            values["original_weight"] = cls.original_weight
         config = cls(**values)
         config._check(method)
         return config
@@ -115,8 +125,6 @@ class RunConfig:
         if method.level in ("word", "sentence") and self.batch_size < 2:
             raise DnmError(f"a batch of one sentence has no partner to mix with: {method.name} needs "
                            "batch_size of at least 2")
-        if self.original_weight and method.level != "sentence":
-            raise DnmError(f"original_weight needs a sentence-level method such as dnm; {method.name} is not one")
         if method.level == "frozen" and self.encoder in ("cnn", "lstm"):
             raise DnmError("logreg needs a pre-trained encoder; cnn and lstm start from nothing")
         own = self.encoder in ("cnn", "lstm")
@@ -127,8 +135,8 @@ class RunConfig:
             raise DnmError(f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise unknown("precision", self.precision, ("auto", "float32", "bfloat16"))
-        if self.device != "auto" and self.device.split(":")[0] not in ("cpu", "cuda"):
-            raise unknown("device", self.device, ("auto", "cpu", "cuda"))
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:1"))
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -142,10 +150,20 @@ class RunConfig:
     @property
     def label(self) -> str:
         """The profile's name and what was changed in it, such as ``quick (steps=100)``."""
-        changed = [f"{key}={getattr(self, key)}" for key, value in
-                   (PROFILES[self.profile] | ENCODER_SETTINGS.get(self.encoder, {})).items()
-                   if getattr(self, key) != value]
+        changed = self._changed((*METHOD_SETTINGS, "dataset", "n_train", "method", "encoder", "seed", "device",
+                                 "precision", "text_column", "label_column"))
         return self.profile + (f" ({', '.join(changed)})" if changed else "")
+
+    @property
+    def title(self) -> str:
+        """The method's name and what was changed in its own settings, such as ``DNM (original_weight=0.5)``."""
+        changed = self._changed(tuple(name for name in self.to_dict() if name not in METHOD_SETTINGS))
+        return get_method(self.method).title + (f" ({', '.join(changed)})" if changed else "")
+
+    def _changed(self, apart_from: tuple[str, ...]) -> list[str]:
+        usual = RunConfig.create(self.profile, method=self.method, encoder=self.encoder).to_dict()
+        return [f"{name}={Path(value).name if name == 'word_vectors' else value}"
+                for name, value in self.to_dict().items() if name not in apart_from and value != usual[name]]
 
     def with_(self, **changes) -> "RunConfig":
         """A validated copy with some settings changed (the method's own K follows the method)."""
@@ -174,6 +192,12 @@ def _dataset(name: str) -> str:
     if path.exists() or path.suffix in FILE_SUFFIXES or "/" in str(name):
         return path.resolve().as_posix()
     raise unknown("data set", name, (*DATASETS, "a file or folder of your own"))
+
+
+def _encoder(name: str) -> str:
+    """A name or Hub id as it is, a local folder made absolute."""
+    path = Path(str(name)).expanduser()
+    return path.resolve().as_posix() if path.is_dir() and name not in ENCODER_SETTINGS else str(name)
 
 
 def _typed(name: str, value, default):

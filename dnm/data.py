@@ -4,7 +4,9 @@
 training sets. Taught in notebook 04.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -17,6 +19,8 @@ import numpy as np
 from dnm import corpus
 from dnm.config import DATASETS, FILE_SUFFIXES
 from dnm.errors import DnmError, project_root, unknown
+from dnm.hub import reachable
+from dnm.store import write_atomically
 
 SPLITS = ("train", "validation", "test")
 # Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
@@ -61,9 +65,10 @@ class Dataset:
     fingerprint: str = field(init=False)
 
     def __post_init__(self):
-        digest = hashlib.sha256(json.dumps([
-            sorted(zip(split.texts, split.labels.tolist(), strict=True))
-            for split in (self.train, self.validation, self.test)]).encode())
+        # The order of training rows never matters; that of test rows does, to the predictions kept for them.
+        rows = [list(zip(split.texts, split.labels.tolist(), strict=True))
+                for split in (self.train, self.validation, self.test)]
+        digest = hashlib.sha256(json.dumps([sorted(rows[0]), *rows[1:]]).encode())
         object.__setattr__(self, "fingerprint", digest.hexdigest()[:16])
 
     @property
@@ -179,7 +184,8 @@ def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Datas
     sizes = tuple(len(split) for split in splits)
     if sizes != about["sizes"]:
         raise DnmError(f"{name}: expected {about['sizes']} sentences (train, validation, test), found {sizes}; "
-                       f"fetch it again with `python -m dnm fetch {name} --force`")
+                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or store them anew "
+                       f"with `python -m dnm fetch {name} --force`")
     return Dataset(name, about["labels"], *splits, source=source)
 
 
@@ -223,6 +229,8 @@ def read_folder(folder: Path, text_column: str = "", label_column: str = "") -> 
             if (folder / (split + suffix)).is_file():
                 tables[split] = read_rows(folder / (split + suffix), text_column, label_column)
                 break
+    if "all" in tables and len(tables) > 1:
+        raise DnmError(f"{folder} holds an 'all' file beside {', '.join(set(tables) - {'all'})}; keep one or the other")
     if not tables:
         raise DnmError(f"{folder}: no train, validation, test or all file ({', '.join(FILE_SUFFIXES)})")
     return tables
@@ -237,23 +245,28 @@ def read_rows(path: Path, text_column: str = "", label_column: str = "") -> tupl
     columns = _columns(path)
     text = _column(path, columns, text_column, ("text", "sentence", "review"), "text",
                    lambda values: -sum(len(str(v)) for v in values))
+    if not columns[text]:
+        raise DnmError(f"{path.name}: no rows below the column names")
     rest = {name: values for name, values in columns.items() if name != text}
     label = _column(path, rest, label_column, ("label", "class", "target", "y"), "label",
-                    lambda values: len({str(v) for v in values}))
+                    lambda values: (len({str(v) for v in values}) < 2, len({str(v) for v in values})))
     for kind, name in (("text", text), ("label", label)):
         for row, value in enumerate(columns[name], start=1):
             if value is None or value != value or not str(value).strip():
                 raise DnmError(f"{path.name}, row {row}: empty {kind} in column {name!r}; fill it in or remove the row")
+            if not str(value).isascii() and any("\ud800" <= c <= "\udfff" for c in str(value)):
+                raise DnmError(f"{path.name}, row {row}: {kind} in column {name!r} holds half a character (a lone "
+                               "surrogate, as in cut-off text); mend or remove the row")
     labels = [int(v) if isinstance(v, float) and v.is_integer() else v for v in columns[label]]
-    return [str(v) for v in columns[text]], labels
+    return [str(v) for v in columns[text]], [str(v).strip() for v in labels]
 
 
 def _columns(path: Path) -> dict[str, list]:
     try:
         if path.suffix == ".parquet":
             import pandas
-            frame = pandas.read_parquet(path)
-            return {str(name): frame[name].tolist() for name in frame}
+            frame = pandas.read_parquet(path).astype(object)
+            return {str(name): frame[name].where(frame[name].notna(), None).tolist() for name in frame}
         raw = path.read_bytes()
         try:
             text = raw.decode("utf-8-sig")
@@ -265,14 +278,24 @@ def _columns(path: Path) -> dict[str, list]:
             rows = [_json_line(path, n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
             names = dict.fromkeys(name for row in rows for name in row)
             return {name: [row.get(name) for row in rows] for name in names}
-        import csv
-        import io
-        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
-        return {name: [row[name] for row in rows] for name in (rows[0] if rows else {}) if name is not None}
+        return _separated(path, text)
     except DnmError:
         raise
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, csv.Error) as error:
         raise DnmError(f"cannot read {path.name}: {str(error).splitlines()[0]}") from None
+
+
+def _separated(path: Path, text: str) -> dict[str, list]:
+    """Columns of comma- or tab-separated text; tabs need no quotes, so in a TSV a quotation mark is just one."""
+    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"strict": True}
+    reader = csv.DictReader(io.StringIO(text, newline=""), **options)
+    rows = []
+    for row in reader:
+        if row.pop(None, None):
+            raise DnmError(f"{path.name}, line {reader.line_num}: more fields than columns; put texts with commas in "
+                           "double quotes")
+        rows.append(row)
+    return {name: [row[name] for row in rows] for name in reader.fieldnames or ()}
 
 
 def _json_line(path: Path, number: int, line: str) -> dict:
@@ -305,7 +328,6 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
                f"{project_root() / 'data'} or $DNM_DATA_DIR, run `python -m dnm fetch {name}` where there "
                "is a network, or use dataset 'builtin'")
     try:
-        from dnm.hub import reachable
         reachable()  # decides at once whether the Hub's client may try the network or only its cache
         import datasets
         loaded = datasets.load_dataset(REAL[name]["source"])
@@ -317,8 +339,6 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
 
 def fetch(name: str, force: bool = False) -> Path:
     """Store a named data set under ``data/``; finished files are kept, so a broken fetch goes on."""
-    from dnm.store import write_atomically
-
     if name not in REAL:
         raise unknown("data set to fetch", name, REAL)
     folder = project_root() / "data" / name

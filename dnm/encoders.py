@@ -6,6 +6,7 @@ Taught in notebook 04.
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +138,18 @@ class Tokenizer:
     max_length: int
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        ids = tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        ids = _tokenizer(self.folder)(texts, truncation=True, max_length=self.max_length)["input_ids"]
         return [np.array(sentence) for sentence in ids]
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(folder: Path):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged or missing file can fail in many ways inside the library
+        raise DnmError(f"cannot load the tokenizer in {folder}: {type(error).__name__}") from None
 
 
 def build_encoder(config: RunConfig, folder: Path | None = None,
@@ -168,7 +176,7 @@ def _transformer(config: RunConfig, folder: Path, pretrained: bool) -> nn.Module
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+        settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.model_type not in FAMILIES:
             raise DnmError(f"encoder {config.encoder!r} is a {settings.model_type!r} model; supported families: "
                            + ", ".join(FAMILIES))
@@ -179,8 +187,13 @@ def _transformer(config: RunConfig, folder: Path, pretrained: bool) -> nn.Module
         # The plain attention: as fast as the fused one at these sizes, and deterministic.
         if not pretrained:
             return AutoModel.from_config(settings, attn_implementation="eager", dtype=torch.float32)
-        return AutoModel.from_pretrained(folder, config=settings, attn_implementation="eager", dtype=torch.float32,
-                                         local_files_only=True, use_safetensors=True)
+        model, found = AutoModel.from_pretrained(
+            folder, config=settings, attn_implementation="eager", dtype=torch.float32, local_files_only=True,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+        if missing := [name for name in found["missing_keys"] if "pooler" not in name]:
+            raise DnmError(f"encoder {config.encoder!r}: its weights lack {missing[0]} and {len(missing) - 1} more; "
+                           "they would start from random numbers")
+        return model
     except DnmError:
         raise
     except Exception as error:  # a damaged file can fail in many ways inside the library
@@ -190,23 +203,25 @@ def _transformer(config: RunConfig, folder: Path, pretrained: bool) -> nn.Module
 
 def _word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
     """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    from transformers import AutoTokenizer
-
-    vocabulary = AutoTokenizer.from_pretrained(tokenizer.folder, local_files_only=True).get_vocab()
+    vocabulary = _tokenizer(tokenizer.folder).get_vocab()
     if not path:
         return 0.1 * torch.randn(max(vocabulary.values()) + 1, WORD_SIZE)
     table, number = None, 0
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
-                word, *values = line.rstrip().split(" ")
+                parts = line.rstrip().split(" ")
                 if table is None:
-                    table = 0.1 * torch.randn(max(vocabulary.values()) + 1, len(values))
+                    table = 0.1 * torch.randn(max(vocabulary.values()) + 1, len(parts) - 1)
+                if len(parts) <= table.shape[1]:
+                    raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
+                values = parts[-table.shape[1]:]
+                word = " ".join(parts[:-table.shape[1]])  # a few words of the large files hold blanks
                 if word in vocabulary:
                     table[vocabulary[word]] = torch.tensor([float(value) for value in values])
     except (OSError, ValueError, RuntimeError) as error:
         raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
                        "the same count of numbers, separated by blanks") from None
-    if table is None or not table.shape[1]:
+    if table is None:
         raise DnmError(f"{path} holds no word vectors")
     return table

@@ -90,7 +90,7 @@ class Head(nn.Module):
         """The method's loss on unmixed sentences, for evaluation and for ``original_weight``."""
         if self.method.loss == "cross-entropy":
             return F.cross_entropy(self.fc(hidden), labels)
-        target = self.label_embedding[labels]
+        target = F.embedding(labels, self.label_embedding)
         return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2))
 
     # ------------------------------------------------------------ training
@@ -122,7 +122,7 @@ class Head(nn.Module):
         partners = self.partners(hidden, draws)
         if method.loss == "cosine":
             predicted, label_weight = self._mixed_sentences(hidden, partners, draws)
-            embedded = self.label_embedding[labels]
+            embedded = F.embedding(labels, self.label_embedding)  # plain indexing adds up gradients in any order
             target = mixing.mix(embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners), label_weight)
             loss = mixing.cosine_loss(predicted, target)
         else:

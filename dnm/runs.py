@@ -12,6 +12,7 @@ from itertools import product
 from dnm.config import RunConfig
 from dnm.data import load_dataset
 from dnm.errors import DnmError
+from dnm.hub import identity
 from dnm.methods import get_method
 from dnm.store import RunStore
 
@@ -63,7 +64,8 @@ def grid(methods: list[str], seeds: list[int], profile: str = "quick", **setting
     """Configurations of every method with every seed, seed by seed, so that early results compare fairly."""
     if not methods or not seeds:
         raise DnmError("name at least one method and one seed")
-    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in product(seeds, methods)]
+    pairs = product(dict.fromkeys(seeds), dict.fromkeys(methods))  # each once, however often it is named
+    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in pairs]
 
 
 def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_models: bool = False,
@@ -80,7 +82,7 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
     status, records = Status(configs), {}
     for position, config in enumerate(configs):  # look first, so that the time left counts what is to do
         data = load_dataset(config.dataset, config.text_column, config.label_column)
-        found, reason = store.finished(config, data.fingerprint)
+        found, reason = store.finished(config, data.fingerprint, _weights(config))
         if reason:
             status.notes.append(f"{reason}; it is trained again")
             warnings.warn(status.notes[-1], stacklevel=2)
@@ -107,9 +109,10 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
 
             record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,
                               checkpoint_seconds=checkpoint_seconds)
+            store.put(config, record)  # first the small file that holds the numbers
             if save_models:
                 run.classifier().save(store.model_path(config))
-            store.put(config, record)
+            store.drop_checkpoint(config)
             records[position], status.histories[position] = record, record["history"]
             status.trained += 1
             status.steps_done += _steps(config)
@@ -118,6 +121,14 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
     status.config, status.row = None, None
     tell(status)
     return [records[position] for position in range(len(configs))]
+
+
+def _weights(config: RunConfig) -> str | None:
+    """The encoder's weights at hand, or None: stored results can be read where there are none."""
+    try:
+        return identity(config.encoder, config.word_vectors)
+    except DnmError:
+        return None
 
 
 def _steps(config: RunConfig) -> int:

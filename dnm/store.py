@@ -1,5 +1,6 @@
 """What is kept on disk: results as JSON, checkpoints and models as safetensors; written whole or not at all."""
 
+import contextlib
 import json
 import os
 import zlib
@@ -9,7 +10,7 @@ from pathlib import Path
 from dnm.config import RunConfig
 from dnm.errors import DnmError, project_root
 
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -35,7 +36,8 @@ def _replace(path: Path, write) -> None:
         raise DnmError(f"cannot write {path}: {reason}; free some space or name another folder, then run the "
                        "same command again: finished runs are kept") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict, state: dict) -> None:
@@ -79,7 +81,10 @@ class RunStore:
     @classmethod
     def open(cls, folder: str | Path | None = None) -> "RunStore":
         """The store in ``folder``; by default ``runs/`` of the project."""
-        return cls(Path(folder).expanduser().resolve() if folder else project_root() / "runs")
+        path = Path(folder).expanduser().resolve() if folder else project_root() / "runs"
+        if path.exists() and not path.is_dir():
+            raise DnmError(f"{path} is a file; name a folder for the runs")
+        return cls(path)
 
     def result_path(self, config: RunConfig) -> Path:
         return self.folder / f"{config.hash}.json"
@@ -90,8 +95,11 @@ class RunStore:
     def model_path(self, config: RunConfig) -> Path:
         return self.folder / f"{config.hash}.model"
 
-    def finished(self, config: RunConfig, fingerprint: str) -> tuple[dict | None, str]:
-        """The stored result of a run, or None and the reason why it has to be trained (empty if it is new)."""
+    def finished(self, config: RunConfig, fingerprint: str, weights: str | None = None) -> tuple[dict | None, str]:
+        """The stored result of a run, or None and the reason why it has to be trained (empty if it is new).
+
+        ``fingerprint`` and ``weights`` are those of the data and the encoder at hand (None: not known).
+        """
         path = self.result_path(config)
         if not path.exists():
             return None, ""
@@ -101,15 +109,22 @@ class RunStore:
                 return None, f"{path.name} is not the result of this run"
             if result["data"]["fingerprint"] != fingerprint:
                 return None, f"{path.name} was trained on other sentences (the data set has changed)"
+            if weights is not None and result["encoder_weights"] != weights:
+                return None, f"{path.name} was trained from other weights (the encoder has changed)"
             result["test_accuracy"], result["history"], result["test_predictions"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             return None, f"{path.name} cannot be read ({type(error).__name__})"
         return result, ""
 
     def put(self, config: RunConfig, result: dict) -> None:
-        """Store a finished run and drop its checkpoint."""
+        """Store a finished run."""
         write_atomically(self.result_path(config), (json.dumps(result, ensure_ascii=False) + "\n").encode())
-        self.checkpoint_path(config).unlink(missing_ok=True)
+
+    def drop_checkpoint(self, config: RunConfig) -> None:
+        """Remove a run's checkpoint and what a killed process left of one."""
+        path = self.checkpoint_path(config)
+        for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+            file.unlink(missing_ok=True)
 
     def all_results(self) -> list[dict]:
         """Every readable result in the folder, in the order of their names."""

@@ -49,6 +49,9 @@ def run_study(out: Path | None, config: RunConfig, runs: str | None = None) -> P
     ``config`` gives data set, encoder and profile of the notebooks that have such parameters.
     """
     started, out = time.perf_counter(), (out or project_root() / "runs" / "study").resolve()
+    for name in ("DNM_DATA_DIR", "DNM_HOME"):  # notebooks run in a folder of their own
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     store = RunStore.open(runs)
     wanted = {**STUDY, "dataset": config.dataset, "n_train": config.n_train, "encoder": config.encoder,
               "profile": config.profile, "store": str(store.folder)}
@@ -88,6 +91,10 @@ def execute(path: Path, target: Path, wanted: dict) -> Path:
         except papermill.PapermillExecutionError as error:
             raise DnmError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                            f"(the notebook so far: {target})") from None
+        except Exception as error:  # a kernel that was killed or could not start
+            reason = (str(error).splitlines() or [""])[0]
+            raise DnmError(f"{path.name}: {type(error).__name__}: {reason}; finished runs are kept, run the same "
+                           "command again to go on") from None
         finally:
             finished.set()
             watcher.join()

@@ -57,34 +57,30 @@ class Run:
         self.data = data or load_dataset(config.dataset, config.text_column, config.label_column)
         self.device, dtype = resolve_device(config)
         self.precision = "bfloat16" if dtype else "float32"
-        chosen = subset(self.data, config.n_train, config.seed)
-        train, validation, test = self.data.train.take(chosen), limited(self.data, "validation", config.eval_limit), \
-            limited(self.data, "test", config.eval_limit)
+        train = self.data.train.take(subset(self.data, config.n_train, config.seed))
         self.k = self._k(len(train))
         torch.manual_seed(stream("encoder", config.seed))
         encoder, self.tokenizer = build_encoder(config)
-        encoder.compute_dtype = dtype
+        encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
                     config.seed)
         self.model = Model(encoder, head)
-        pieces = self.tokenizer([*train.texts, *validation.texts, *test.texts])
-        self.batches = Batches(pieces[:len(train)], train.labels, config)
+        self.batches = Batches(self.tokenizer(train.texts), train.labels, config)
         encoder.words.use(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.model.to(self.device)
-        held = pieces[len(train):]
-        self.evaluated = {
-            name: (Encoded(part, encoder.share_rows, config.max_length, self.device),
-                   torch.from_numpy(split.labels).to(self.device))
-            for name, part, split in (("validation", held[:len(validation)], validation),
-                                      ("test", held[len(validation):], test))}
-        head_parameters = list(head.parameters())
+        self.evaluated = {name: self._held_out(name) for name in ("validation", "test")}
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.AdamW(
             [{"params": [p for name, p in self.trained.items() if name.startswith("encoder.")], "lr": config.lr},
-             {"params": [p for p in head_parameters if p.requires_grad], "lr": config.head_lr}],
+             {"params": [p for p in head.parameters() if p.requires_grad], "lr": config.head_lr}],
             weight_decay=0.0, fused=True)
         self.step, self.history, self.best, self.seconds = 0, [], None, 0.0
         self.losses = torch.zeros((), device=self.device)
+
+    def _held_out(self, name: str) -> tuple[Encoded, Tensor]:
+        split, share_rows = limited(self.data, name, self.config.eval_limit), self.model.encoder.share_rows
+        encoded = Encoded(self.tokenizer(split.texts), share_rows, self.config.max_length, self.device)
+        return encoded, torch.from_numpy(split.labels).to(self.device)
 
     def _k(self, n: int) -> int:
         """K as the batch allows; an error where nobody could be mixed, a warning where K shrinks."""
@@ -182,14 +178,24 @@ class Run:
         best = dict(self.best) if self.best else None
         if best:
             tensors |= {f"best/{name}": value for name, value in best.pop("weights").items()}
-        save_tensors(path, tensors, {"config": self.config.to_dict(), "data": self.data.fingerprint, "step": self.step,
-                                     "history": self.history, "best": best, "seconds": self.seconds})
+        save_tensors(path, tensors, {
+            "config": self.config.to_dict(), "data": self.data.fingerprint, "weights": self.weights,
+            "step": self.step, "history": self.history, "best": best, "seconds": self.seconds})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same run; a `DnmError` where it is damaged or another run's."""
         tensors, state = load_tensors(path)
-        if state["config"] != self.config.to_dict() or state["data"] != self.data.fingerprint:
-            raise DnmError(f"{path} belongs to another run or other data: delete it and run the same command again")
+        expected = {"config": self.config.to_dict(), "data": self.data.fingerprint, "weights": self.weights}
+        if {name: state.get(name) for name in expected} != expected:
+            raise DnmError(f"{path} belongs to another run, other data or other weights: delete it and run the same "
+                           "command again")
+        try:
+            self._restore(tensors, state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "
+                           "again") from None
+
+    def _restore(self, tensors: dict, state: dict) -> None:
         groups: dict[str, dict] = {"model": {}, "best": {}, "adam": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
@@ -220,18 +226,17 @@ def record(run: Run, history: list[dict], test_accuracy: float, last: float, pre
     """The JSON record of a finished run; accuracies are fractions, times seconds."""
     import transformers
 
-    steps = max(1, run.step)
     return {
         "format": RESULT_FORMAT, "hash": run.config.hash, "config": run.config.to_dict(), "label": run.config.label,
         "data": {"name": run.data.name, "fingerprint": run.data.fingerprint, "counts": run.data.counts,
                  "labels": list(run.data.label_names), "source": run.data.source, "ceiling": run.data.ceiling()},
-        "encoder_weights": None if run.config.encoder in ("cnn", "lstm") else hub.weights_digest(run.tokenizer.folder),
+        "encoder_weights": run.weights,
         "environment": {"device": device_name(run.device), "precision": run.precision, "torch": torch.__version__,
                         "transformers": transformers.__version__, "dnm": __version__,
                         "threads": torch.get_num_threads()},
-        "k": run.k, "test_accuracy": test_accuracy, "last_test_accuracy": last, **more,
+        "title": run.config.title, "k": run.k, "test_accuracy": test_accuracy, "last_test_accuracy": last, **more,
         "history": history, "test_predictions": predictions,
-        "seconds": round(run.seconds, 3), "seconds_per_step": round(run.seconds / steps, 5),
+        "seconds": round(run.seconds, 3),
     }
 
 
@@ -270,7 +275,12 @@ def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | No
             tell(Progress(config, run.step, run.seconds, row))
             stopping = stop is not None and stop.is_set() and run.step < config.steps
             if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-                run.save(checkpoint)
+                try:
+                    run.save(checkpoint)
+                except DnmError as error:
+                    if stopping:
+                        raise
+                    warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
                 saved = time.perf_counter()
             if stopping:
                 kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else \

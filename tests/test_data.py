@@ -180,6 +180,9 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     (b"text,label\nfine,1\npoor\n", "row 2: empty label"),
     (b"text,label\na,1\nb,1\nc,1\n", "only one class"),
     (b"text\nfine\n", "no label column"),
+    (b"text,label\n", "no rows below"),
+    (b"text,label\nNice, cosy,1\npoor,0\n", "line 2: more fields than columns"),
+    (b'text,label\n"never closed,1\npoor,0\n', "cannot read bad.csv"),
     (b"", "no text column"),
     (b"text,label\na,1\nb,0\nc,1\nd,0\n", "fewer|few"),
 ])
@@ -187,6 +190,30 @@ def test_bad_files_are_named_with_a_way_out(tmp_path, content, message):
     (tmp_path / "bad.csv").write_bytes(content)
     with pytest.raises(DnmError, match=message):
         load_dataset(str(tmp_path / "bad.csv"))
+
+
+def test_a_quotation_mark_in_a_tsv_is_just_one(tmp_path):
+    path = tmp_path / "q.tsv"
+    path.write_text('text\tlabel\n"so called tea\t1\n' + "".join(f"more {i}\t{i % 2}\n" for i in range(20)))
+    data = load_dataset(str(path))
+    assert sum(data.counts.values()) == 21
+    assert '"so called tea' in {*data.train.texts, *data.validation.texts, *data.test.texts}
+
+
+def test_half_characters_missing_values_and_two_kinds_of_files(tmp_path):
+    (tmp_path / "s.jsonl").write_text('{"text": "fine", "label": 1}\n{"text": "cut \\ud83d", "label": 0}\n')
+    with pytest.raises(DnmError, match="row 2: text .* half a character"):
+        load_dataset(str(tmp_path / "s.jsonl"))
+    import pandas
+    frame = pandas.DataFrame({"text": pandas.array(["fine", None], dtype="string"), "label": [1, 0]})
+    frame.to_parquet(tmp_path / "na.parquet")
+    with pytest.raises(DnmError, match="row 2: empty text"):
+        load_dataset(str(tmp_path / "na.parquet"))
+    (tmp_path / "both").mkdir()
+    for name in ("all.csv", "train.csv"):
+        write(tmp_path / "both" / name)
+    with pytest.raises(DnmError, match="keep one or the other"):
+        load_dataset(str(tmp_path / "both"))
 
 
 def test_bad_json_lines_and_missing_files(tmp_path):

@@ -100,6 +100,17 @@ def test_cnn_agrees_with_numpy():
         np.testing.assert_allclose(encode(encoder, sentences).numpy(), expected, atol=1e-5)
 
 
+def test_lstm_gives_the_final_state_of_each_direction():
+    torch.manual_seed(0)
+    encoder, sentences = encoder_of("lstm", pooling="own")
+    with torch.no_grad():
+        hidden = encode(encoder, sentences)
+        for row, sentence in zip(hidden, sentences, strict=True):
+            output, _ = encoder.lstm(encoder.words.table[torch.from_numpy(sentence)].unsqueeze(0))
+            expected = torch.cat([output[0, -1, :150], output[0, 0, 150:]])  # forward at the end, backward at the start
+            torch.testing.assert_close(row, expected, atol=1e-6, rtol=1e-5)
+
+
 def test_packing_places_every_word_once_and_fits_rows():
     rng = np.random.default_rng(1)
     for _ in range(50):

@@ -35,7 +35,8 @@ from dnm.models import Classifier
     (["train", "--pooling", "max"], "use cls or mean"),
     (["train", "--max-length", "4"], "between 8 and 512"),
     (["train", "--encoder", "cnn", "--methods", "logreg"], "needs a pre-trained encoder"),
-    (["train", "--methods", "plain", "--original-weight", "1"], "needs a sentence-level method"),
+    (["train", "--encoder", "minlm"], "did you mean 'minilm'"),
+    (["train", "--device", "cuda:abc"], "unknown device"),
     (["train", "--word-vectors", "glove.txt"], "brings its own"),
     (["predict", "/nowhere", "text"], "not a saved model"),
     (["report", "/nowhere"], "holds no"),
@@ -48,6 +49,43 @@ def test_one_line_with_cause_and_way_out(arguments, message, capsys, tmp_path):
     error = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and message in error[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, capsys):
+    (tmp_path / "file").write_text('{"runs": [{}]}')
+    assert main(["train", "--runs", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "file")]) == 2
+    assert "holds no stored runs" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_is_one_line_too(monkeypatch, capsys):
+    import dnm.cli
+
+    def broken(options):
+        raise ValueError("first line\nsecond line")
+
+    monkeypatch.setattr(dnm.cli, "_list", broken)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err.startswith("error: ValueError: first line (finished runs are kept")
+
+
+def test_an_unreachable_hub_is_said_within_seconds(monkeypatch):
+    import time
+
+    import huggingface_hub.constants as constants
+
+    from dnm import hub
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    hub.reachable.cache_clear()
+    started = time.monotonic()
+    with pytest.raises(DnmError, match="the Hub cannot be reached: download it once"):
+        hub.model_folder("some-one/some-bert")
+    assert time.monotonic() - started < 10
+    hub.reachable.cache_clear()
 
 
 def test_bad_files_at_the_command_line(tmp_path, capsys):

@@ -78,7 +78,7 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
     assert done.returncode == 0, done.stderr
 
 
-LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store"}, {"data", "hub", "selection", "mixing", "packing"},
+LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub"}, {"data", "selection", "mixing", "packing"},
           {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench"}, {"plots"},
           {"report", "progress"}, {"study"}, {"cli"}, {"__main__"}]
 

@@ -269,6 +269,87 @@ def test_logistic_regression_equals_scikit_learn_on_features_of_the_unmodified_m
     assert run.classifier().scores(test.texts).argmax(-1).tolist() == record["test_predictions"]
 
 
+@pytest.mark.parametrize("method", ["wordmixup", "nonlinearmixup"])
+def test_a_word_level_batch_agrees_with_mixing_pair_by_pair(tiny, tiny_models, method):
+    """The trainer's own mixed batch against the unmodified model on each pair: partners, weights, positions."""
+    from transformers import AutoModel
+
+    from dnm.heads import draw
+    run = Run(tiny(method=method, dropout=0.0, seed=2))
+    index = run.batches(0)
+    run.model.train()
+    with torch.no_grad():
+        hidden, draws = run._encode_batch(index)
+    expected_draws = draw(run.method, len(index), 1.0, (64, 32), (2, 0))
+    assert torch.equal(draws.weight, expected_draws.weight) and torch.equal(draws.permutation, expected_draws.permutation)
+    model = AutoModel.from_pretrained(tiny_models["bert"]).eval()
+    embed = model.get_input_embeddings()
+    for i, position in enumerate(index):
+        one, two = run.batches.sentences[position], run.batches.sentences[index[draws.permutation[i]]]
+        length = max(len(one), len(two))
+        matrices = torch.zeros(2, length, 32)
+        with torch.no_grad():
+            matrices[0, :len(one)], matrices[1, :len(two)] = embed(torch.from_numpy(one)), embed(torch.from_numpy(two))
+            weight = draws.weight[:length] if method == "nonlinearmixup" else draws.weight
+            mixed = weight * matrices[0] + (1 - weight) * matrices[1]
+            expected = model(inputs_embeds=mixed.unsqueeze(0)).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(hidden[i], expected, atol=2e-6, rtol=1e-5)
+
+
+def test_encoder_and_head_have_their_own_rates_and_the_optimiser_is_as_published(tiny):
+    run = Run(tiny(method="dnm", lr=1e-5, head_lr=1e-3))
+    (encoder, head), names = run.optimiser.param_groups, dict(run.model.named_parameters())
+    assert (encoder["lr"], head["lr"]) == (1e-5, 1e-3)
+    assert {id(p) for p in head["params"]} == {id(p) for n, p in names.items() if n.startswith("head.")}
+    assert len(encoder["params"]) + len(head["params"]) == len(names)
+    for group in (encoder, head):
+        assert type(run.optimiser) is torch.optim.AdamW and group["weight_decay"] == 0 and group["betas"] == (0.9, 0.999)
+
+
+def test_the_paper_profile_is_the_papers_and_hashes_are_stable():
+    from dnm.config import RunConfig
+
+    paper = RunConfig.create("paper", dataset="subj", encoder="bert-base-uncased", method="dnm", n_train="all")
+    published = dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, dropout=0.1, max_length=128, k=5, alpha=1.0,
+                     pooling="cls", original_weight=0.0, eval_limit=0)
+    assert {name: getattr(paper, name) for name in published} == published and paper.label == "paper"
+    assert paper.hash == "b02a7feb55b7"
+    assert paper.with_(seed=1).hash != paper.hash and paper.with_(method="dnm-k3").k == 3
+    assert RunConfig.create("paper", method="plain", k=9, alpha=2, original_weight=1) == RunConfig.create("paper", method="plain")
+    weighted = RunConfig.create("quick", method="dnm", original_weight=0.5, steps=100)
+    assert weighted.title == "DNM (original_weight=0.5)" and weighted.label == "quick (steps=100)"
+
+
+def test_other_weights_or_a_result_of_them_are_noticed(tiny, tiny_models, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from dnm import hub
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_models["bert"], folder)
+    config, store = tiny(method="plain", steps=2, eval_every=2, encoder=str(folder)), RunStore(tmp_path / "runs")
+    run_all([config], store)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: t + 0.01 for name, t in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    hub.file_sha256.cache_clear()
+    with pytest.warns(UserWarning, match="the encoder has changed"):
+        run_all([config], store)
+    save_file({name: t for name, t in weights.items() if "layer.1.output" not in name}, folder / "model.safetensors",
+              {"format": "pt"})
+    hub.file_sha256.cache_clear()
+    with pytest.raises(DnmError, match="its weights lack"):
+        fit(config)
+
+
+def test_the_benchmark_times_all_three(tiny_models, tmp_path, capsys):
+    from dnm.bench import run_bench
+
+    rows = run_bench("builtin", str(tiny_models["bert"]), blocks=1, steps=2, out=tmp_path / "bench.json")
+    assert [r["contestant"] for r in rows][:3] == ["plain", "dnm", "Trainer"] and all(r["milliseconds"] > 0 for r in rows)
+    assert json.loads((tmp_path / "bench.json").read_text())["rows"] == rows
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 @pytest.mark.parametrize("method", ["plain", "wordmixup", "nonlinearmixup", "dnm"])
 def test_a_gpu_trains_like_the_cpu(tiny, method):
