@@ -25,8 +25,10 @@ def pair_softmax(first: Tensor, second: Tensor) -> Tensor:
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     """``rows`` ``[..., N, d]`` at ``index`` ``[..., N, P]``: ``[..., N, P, d]``."""
-    flat = torch.take_along_dim(rows, index.flatten(-2).unsqueeze(-1), dim=-2)
-    return flat.unflatten(-2, index.shape[-2:])
+    if rows.dim() > 2:  # batches of rows become one long table
+        start = rows.shape[-2] * torch.arange(rows[..., 0, 0].numel(), device=rows.device)
+        index = index + start.view(*rows.shape[:-2], 1, 1)
+    return F.embedding(index, rows.flatten(0, -2))  # whole rows at once, and a deterministic gradient
 
 
 def mix_inputs(hidden: Tensor, partners: Tensor, weight: Tensor | float) -> Tensor:
