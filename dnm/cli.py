@@ -130,13 +130,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> None:
     names = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
     settings = {name: value for name in names if (value := getattr(options, name)) is not None}
-    RunConfig.create(options.profile, method=options.methods[0], seed=options.seeds[0], **settings)  # fails at once
-    from dnm import progress, report
     from dnm.runs import grid, run_all
     from dnm.store import RunStore, write_atomically
 
     configs = grid(options.methods, as_list(options.seeds, int), options.profile, **settings)
     store = RunStore.open(options.runs)
+    from dnm import progress, report  # only now: what is wrong with the settings is said at once
+
     with progress.in_terminal() as show:
         records = run_all(configs, store, save_models=options.save_models, on_status=show)
     table = report.summary(records)

@@ -125,16 +125,16 @@ def write_figures(records: list[dict], folder: Path, with_html: bool = True) -> 
     from dnm import plots
 
     groups: dict[tuple, list[dict]] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for row, record in zip(runs_table(records)[COMPARABLE].itertuples(index=False), records, strict=True):
         groups.setdefault(tuple(row), []).append(record)
     paths = []
-    for group in groups.values():
+    for number, group in enumerate(groups.values()):
         first = group[0]
         parts = (first["data"]["name"], first["config"]["n_train"], first["config"]["encoder"], first["label"])
         name = "-".join(re.sub(r"[^\w.=]+", "_", str(part).rsplit("/", 1)[-1]).strip("_") for part in parts)
-        name += f"-{list(groups.values()).index(group)}" if (folder / f"accuracy-{name}") in seen else ""
-        seen.add(folder / f"accuracy-{name}")
+        name += f"-{number}" if name in seen else ""
+        seen.add(name)
         paths += plots.save(plots.accuracies(group), folder / f"accuracy-{name}", with_html)
         if any(record["history"][0]["step"] for record in group):
             paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}", with_html)

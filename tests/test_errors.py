@@ -28,7 +28,7 @@ from dnm.models import Classifier
     (["train", "--n-train", "99999"], "use 'all'"),
     (["train", "--steps", "1.5"], "steps must be a number"),
     (["train", "--lr", "-1"], "lr must be positive"),
-    (["train", "--seeds", "one"], "seed must be a number"),
+    (["train", "--seeds", "one"], "expected a list of whole numbers"),
     (["train", "--batch-size", "1"], "a batch of one sentence"),
     (["train", "--precision", "float16"], "unknown precision"),
     (["train", "--device", "tpu"], "unknown device"),
@@ -57,6 +57,14 @@ def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, cap
     assert "is a file" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "file")]) == 2
     assert "holds no stored runs" in capsys.readouterr().err
+
+
+def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):
+    config = RunConfig.create("smoke", method="plain", seed=0)
+    path = tmp_path / f"{config.hash}.checkpoint.safetensors"
+    path.write_bytes(b"torn")
+    assert main(["train", "--profile", "smoke", "--methods", "plain", "--seeds", "0", "--runs", str(tmp_path)]) == 2
+    assert "is corrupt" in capsys.readouterr().err and path.read_bytes() == b"torn"
 
 
 def test_an_unexpected_error_is_one_line_too(monkeypatch, capsys):

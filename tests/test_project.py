@@ -78,7 +78,7 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
     assert done.returncode == 0, done.stderr
 
 
-LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub"}, {"data", "selection", "mixing", "packing"},
+LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing"},
           {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench"}, {"plots"},
           {"report", "progress"}, {"study"}, {"cli"}, {"__main__"}]
 
@@ -93,7 +93,7 @@ def test_imports_go_downward_only_and_rooms_stay_small(path):
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dnm."):
             room = node.module.split(".")[1]
             assert room in below, f"{path.stem} imports {room}"
-    assert len(path.read_text().splitlines()) < 360
+    assert len(path.read_text().splitlines()) < 330
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
