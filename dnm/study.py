@@ -26,7 +26,7 @@ body { max-width: 68rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(-
   font: 17px/1.6 Helvetica, Arial, sans-serif } a { color: var(--link) } a.anchor-link { display: none }
 h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
 pre { background: var(--soft); padding: .7rem 1rem; overflow-x: auto; font-size: 14px; line-height: 1.45 }
-.jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }
+code { font-size: .92em } .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 15px; display: block; overflow-x: auto }
 caption { text-align: left; opacity: .8; padding-bottom: .4rem }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top }
