@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -16,7 +17,7 @@ from dnm.methods import METHODS
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
   dnm train --dataset subj --n-train 50 --methods plain dnm --seeds 0 1 2
-  dnm train --dataset mine.csv --methods plain dnm --save-models
+  dnm train --dataset mine.csv --n-train all --methods plain dnm --save-models
   dnm predict runs/0123456789ab.model "a sentence to classify"
   dnm list                                             methods, data sets, encoders, profiles
 """
@@ -57,8 +58,10 @@ def parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train runs, reuse finished ones, print their table")
     _settings(train)
-    train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD")
-    train.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED")
+    train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD",
+                       help="rows of `dnm list` (default: plain dnm)")
+    train.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED",
+                       help="each method is trained once with each (default: 0 1 2)")
     train.add_argument("--runs", help="folder of stored runs (default: runs)")
     train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
     train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
@@ -94,11 +97,13 @@ COMMANDS = ("study", "train", "report", "predict", "fetch", "bench", "list")
 def _settings(command: argparse.ArgumentParser) -> None:
     """An option for every setting of a run that is not a list of its own."""
     command.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    about = dict(re.findall(r"^    (\w+) : (.+)$", RunConfig.__doc__, flags=re.M))
+    decided = {name for profile in PROFILES.values() for name in profile} | {"pooling", "dropout", "k"}
     for name, default in RunConfig().to_dict().items():
         if name not in ("method", "seed", "profile"):
-            note = f"(default: {default})" if name in ("dataset", "n_train", "encoder") else \
-                "(default: the profile's)" if default != "" else ""
-            command.add_argument("--" + name.replace("_", "-"), metavar="VALUE", help=note)
+            note = "the profile's, encoder's or method's" if name in decided else default
+            command.add_argument("--" + name.replace("_", "-"), metavar="VALUE",
+                                 help=about[name] + (f" (default: {note})" if note != "" else ""))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,8 +114,9 @@ def main(arguments: list[str] | None = None) -> int:
         globals()[f"_{options.command}"](options)
         return 0
     except DnmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "Interrupted" else 2
+        stopped = type(error).__name__ == "Interrupted"
+        print(error if stopped else f"error: {error}", file=sys.stderr)
+        return 130 if stopped else 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are kept; run the same command again to go on", file=sys.stderr)
         return 130
@@ -143,7 +149,7 @@ def _train(options: argparse.Namespace) -> None:
     print(report.caption(table), report.readable(table).to_string(index=False), sep="\n")
     print(f"runs: {store.folder}")
     if options.save_models:
-        print("models:", *(store.model_path(config) for config in configs), sep="\n  ")
+        print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
     if options.results:
         command = "dnm " + shlex.join(sys.argv[1:])
         text = json.dumps({"command": command, "runs": records}, ensure_ascii=False)
@@ -170,9 +176,10 @@ def _predict(options: argparse.Namespace) -> None:
     from dnm.models import Classifier
 
     classifier = Classifier.load(options.model)
+    kind = "cosine" if METHODS[classifier.config.method].loss == "cosine" else "logit"
     for text, scores in zip(options.texts, classifier.scores(options.texts), strict=True):
         ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
-        print(f"{ranked[0][1]}\t{text}\t" + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
+        print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -198,6 +205,8 @@ def _list(options: argparse.Namespace) -> None:
     print("methods:")
     for row in METHODS.values():
         print(f"  {row.name:15} {row.title} ({row.source})")
+    print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
+          "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
     print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
     print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
     print("profiles:")

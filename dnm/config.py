@@ -39,18 +39,29 @@ class RunConfig:
 
     Attributes
     ----------
-    dataset : a name of `DATASETS`, or a file or folder of one's own.
-    n_train : number of training sentences, or ``"all"``.
-    method : a row of `dnm.methods.METHODS`.
-    encoder : ``minilm``, ``cnn``, ``lstm``, a BERT-family id of the Hub, or a folder.
-    profile : the profile the settings started from; `label` tells what was changed since.
-    pooling : ``cls``, ``mean`` or ``own`` (CNN and LSTM).
-    max_length : longest sentence, in word pieces with the special ones.
-    k : partners of each kind (the paper's K).
-    alpha : of Beta(alpha, alpha), for the methods that draw their mixing weights.
-    original_weight : weight of the unmixed sentences' loss (the paper's future work; 0 in the paper).
-    eval_limit : at most so many validation and test sentences (0: all of them).
-    precision, device : ``auto`` takes the best the machine has and is recorded with the result.
+    dataset : a name of `dnm list`, or a file or folder of one's own
+    n_train : number of training sentences, or all
+    method : a row of the table of methods
+    encoder : minilm, cnn, lstm, a BERT-family id of the Hub, or a folder
+    seed : decides the training subset, the order of the batches and every draw
+    profile : the profile the settings started from; `label` tells what was changed since
+    pooling : sentence vector of a transformer, cls or mean; own for cnn and lstm
+    max_length : longest sentence, in word pieces with the special ones
+    steps : training steps
+    batch_size : sentences a step
+    lr : learning rate of the encoder
+    head_lr : learning rate of everything the method adds to it
+    dropout : of the encoder
+    k : partners of each kind, the paper's K
+    alpha : of Beta(alpha, alpha), for the methods that draw their mixing weights
+    original_weight : weight of the unmixed sentences' loss, 0 in the paper
+    eval_every : steps from one evaluation to the next
+    eval_limit : at most so many validation and test sentences, 0 for all of them
+    precision : of the encoder, float32, bfloat16, or auto for the best the machine has
+    device : cpu, cuda, or auto
+    text_column : column of one's own file that holds the sentences, guessed if empty
+    label_column : column that holds the classes, guessed if empty
+    word_vectors : text file of word vectors (GloVe's format) for cnn and lstm
     """
 
     dataset: str = "builtin"
@@ -191,7 +202,7 @@ def _dataset(name: str) -> str:
     path = Path(str(name)).expanduser()
     if path.exists() or path.suffix in FILE_SUFFIXES or "/" in str(name):
         return path.resolve().as_posix()
-    raise unknown("data set", name, (*DATASETS, "a file or folder of your own"))
+    raise DnmError(f"{unknown('data set', name, DATASETS)}, or give a file or folder of your own")
 
 
 def _encoder(name: str) -> str:

@@ -208,6 +208,9 @@ def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
                        "training, validation and test; give more rows or separate files")
     carved = split_pooled(pool, (len(pool) - sum(sizes), *sizes), path.name)
     parts = {split: parts.get(split, part) for split, part in zip(SPLITS, carved, strict=True)}
+    if len(parts["test"]) < 50:
+        warnings.warn(f"{path.name}: only {len(parts['test'])} test sentences, so one more right or wrong is "
+                      f"{100 / len(parts['test']):.0f} points of accuracy", stacklevel=3)
     shared = set(parts["train"].texts) & (set(parts["validation"].texts) | set(parts["test"].texts))
     if shared:
         warnings.warn(f"{path.name}: {len(shared)} training sentences also stand in validation or test; "

@@ -73,9 +73,9 @@ class Classifier:
         """The class of each sentence, by name."""
         return [self.label_names[i] for i in self.scores(texts).argmax(-1)]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Weights as safetensors, settings as JSON, and the encoder's architecture and tokenizer."""
-        encoder = self.model.encoder
+        folder, encoder = Path(folder).expanduser(), self.model.encoder
         encoder.words.write_back()
         tensors = {name: t for name, t in self.model.state_dict().items() if name != "encoder.words.rows"}
         for file in self.tokenizer.folder.iterdir():

@@ -16,9 +16,14 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
     from tqdm import tqdm
 
     bar = tqdm(total=0, unit="step", dynamic_ncols=True, bar_format="{percentage:3.0f}% |{bar:10}| {desc}",
-               mininterval=0.2 if sys.stderr.isatty() else 15)
+               mininterval=0.2 if sys.stderr.isatty() else 15, delay=0.5)
+    told = 0
 
     def show(status: Status) -> None:
+        nonlocal told
+        for note in status.notes[told:]:
+            bar.write(note, file=sys.stderr)
+        told = len(status.notes)
         bar.total = max(1, status.steps_total)
         bar.n = status.steps_done + status.step if status.steps_total else 1
         bar.set_description_str(status.line, refresh=False)

@@ -151,7 +151,8 @@ def load_records(path: Path) -> list[dict]:
             if not all(record["format"] == RESULT_FORMAT for record in records):
                 raise ValueError("another format")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DnmError(f"{path} holds no stored runs ({type(error).__name__})") from None
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else "it is not a file of results"
+            raise DnmError(f"{str(path)!r} holds no stored runs: {why}") from None
     if not records:
         raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
     return records

@@ -39,9 +39,11 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left, from the steps measured so far; None before there are any."""
+        """Time left, from the steps measured so far; None before there are a few."""
+        if self.steps_done + self.step < 5:
+            return None
         left = self.steps_total - self.steps_done - self.step
-        return self.seconds / (self.steps_done + self.step) * left if self.steps_done + self.step else None
+        return self.seconds / (self.steps_done + self.step) * left
 
     @property
     def line(self) -> str:
@@ -84,8 +86,7 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
         data = load_dataset(config.dataset, config.text_column, config.label_column)
         found, reason = store.finished(config, data.fingerprint, _weights(config))
         if reason:
-            status.notes.append(f"{reason}; it is trained again")
-            warnings.warn(status.notes[-1], stacklevel=2)
+            warnings.warn(f"{reason}; it is trained again", stacklevel=2)
         if found and not (save_models and not (store.model_path(config) / "model.safetensors").exists()):
             records[position], status.histories[position] = found, found["history"]
             status.reused += 1
@@ -99,6 +100,8 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
                 continue
             status.config, status.step, status.row = config, 0, None
             history = status.histories.setdefault(position, [])
+            if store.checkpoint_path(config).exists():
+                status.notes.append(f"{config.method}, seed {config.seed}: goes on from its checkpoint")
 
             def progress(event, history=history):
                 status.step, status.seconds = event.step, time.perf_counter() - started

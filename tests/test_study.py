@@ -117,6 +117,23 @@ def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(rec
         report.load_records(tmp_path / "empty")
 
 
+def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
+    readme = (TRAINING.parents[1] / "README.md").read_text()
+    snippet = re.search(r"```python\n(.+?)```", readme, flags=re.S).group(1)
+    assert '"quick"' in snippet
+    done = subprocess.run([sys.executable, "-c", snippet.replace('"quick"', '"smoke"')], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my-model" / "model.safetensors").exists()
+
+
+def test_a_folder_named_like_the_package_does_not_hide_it(tmp_path):
+    for room in ("data", "runs", "notebooks"):
+        (tmp_path / "dnm" / room).mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-m", "dnm", "list"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # ---------------------------------------------------------------- papermill
 
 def run_papermill(tmp_path, cwd, *parameters):
