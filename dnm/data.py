@@ -238,12 +238,11 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
 
 
 def fetch(name: str, force: bool = False) -> Path:
-    """Store a named data set under ``data/``; finished files are kept, so a broken fetch goes on."""
+    """Store a named data set under ``data/``, unless it is there and whole; what was downloaded stays cached."""
     if name not in REAL:
         raise unknown("data set to fetch", name, REAL)
     folder = project_root() / "data" / name
-    complete = folder.is_dir() and not force
-    if complete:
+    if folder.is_dir() and not force:
         try:
             _real(name, read_folder(folder), source="files")
             return folder

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 import os
 import re
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from dnm import report
 from dnm.config import RunConfig
 from dnm.errors import DnmError, project_root
-from dnm.runs import clock
+from dnm.runs import clock, grid, run_all
 from dnm.store import RunStore, write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -59,7 +58,9 @@ def run_study(out: Path | None, config: RunConfig, runs: str | None = None) -> P
     for number, path in enumerate(todo := notebooks(), start=1):
         print(f"[{number}/{len(todo)}] {path.name}", flush=True)
         executed.append(execute(path, out / "notebooks" / path.name, wanted))
-    records = [record for config in _configs(config) if (record := _stored(store, config))]
+    # The same runs as the training notebook's: all stored by now, so none is trained here.
+    records = run_all(grid(STUDY["methods"], STUDY["seeds"], config.profile, dataset=config.dataset,
+                           n_train=config.n_train, encoder=config.encoder), store)
     print("figures, tables and report …", flush=True)
     figures = report.write_figures(records, out / "figures")
     tables = report.write_tables(records, out)
@@ -110,15 +111,6 @@ def _show_progress(file: Path, finished: threading.Event) -> None:
             print(f"\r  {line:<90}", end="", flush=True)
             shown = line
     print("\r" + " " * 92 + "\r" if shown else "", end="", flush=True)
-
-
-def _configs(config: RunConfig) -> list[RunConfig]:
-    return [config.with_(method=method, seed=seed) for seed in STUDY["seeds"] for method in STUDY["methods"]]
-
-
-def _stored(store: RunStore, config: RunConfig) -> dict | None:
-    path = store.result_path(config)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _short(path: Path) -> Path:

@@ -30,7 +30,7 @@ ENCODERS = {"bert": {}, "cnn": dict(encoder="cnn", pooling="own"), "lstm": dict(
 
 def essence(record: dict) -> dict:
     """A record without what may differ between two equal runs: times."""
-    return {key: value for key, value in record.items() if key not in ("seconds", "seconds_per_step")}
+    return {key: value for key, value in record.items() if key != "seconds"}
 
 
 def stop_after(step: int):
