@@ -15,7 +15,8 @@ lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(READY)  # run the committed notebooks anew, in place
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 bench: $(READY)
 	$(BIN)/dnm bench

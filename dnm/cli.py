@@ -11,11 +11,12 @@ from pathlib import Path
 
 from dnm import __version__
 from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, RunConfig, as_list
-from dnm.errors import DnmError, unknown
+from dnm.errors import DnmError, project_root, unknown
 from dnm.methods import METHODS
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
+  dnm run 02 04 06 --datasets subj mr                  chosen notebooks, once for each data set
   dnm train --dataset subj --n-train 50 --methods plain dnm --seeds 0 1 2
   dnm train --dataset mine.csv --n-train all --methods plain dnm --save-models
   dnm predict runs/0123456789ab.model "a sentence to classify"
@@ -53,8 +54,24 @@ def parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="run the notebooks in order; write report, figures and tables")
     study.add_argument("--out", type=Path, help="output folder (default: runs/study)")
     study.add_argument("--runs", help="folder of stored runs (default: runs)")
-    study.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    study.add_argument("--profile", default="lesson", help=f"one of {', '.join(PROFILES)} (default: lesson)")
     study.add_argument("--dataset", default="builtin", help="data set of the training notebook (default: builtin)")
+
+    run = commands.add_parser("run", help="run chosen notebooks through papermill, once for each data set")
+    run.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="numbers or names, such as 02 04 06_tsne")
+    run.add_argument("--datasets", nargs="+", default=["builtin"], metavar="DATA", help="default: builtin")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="a parameter of the notebooks; the value is read as JSON where it is JSON")
+    run.add_argument("--out", type=Path, help="output folder (default: runs/batch)")
+
+    paper = commands.add_parser("paper", help="draw the paper's figures from runs of our own")
+    paper.add_argument("figures", nargs="+", metavar="FIGURE", help="figure1, figure2, figure3, figure4, or all")
+    paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's figure")
+    paper.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED", help="default: 0 1 2")
+    paper.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
+    paper.add_argument("--encoder", default="minilm", help="default: minilm")
+    paper.add_argument("--runs", help="folder of stored runs (default: runs)")
+    paper.add_argument("--out", type=Path, help="output folder (default: figures)")
 
     train = commands.add_parser("train", help="train runs, reuse finished ones, print their table")
     _settings(train)
@@ -91,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-COMMANDS = ("study", "train", "report", "predict", "fetch", "bench", "list")
+COMMANDS = ("study", "run", "paper", "train", "report", "predict", "fetch", "bench", "list")
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
@@ -193,6 +210,36 @@ def _study(options: argparse.Namespace) -> None:
     from dnm.study import run_study
 
     run_study(options.out, RunConfig.create(options.profile, dataset=options.dataset), options.runs)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from dnm.study import run_batch
+
+    def value(text: str):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    out = options.out or project_root() / "runs" / "batch"
+    for path in run_batch(options.notebooks, options.datasets, out.resolve(),
+                          {name: value(text) for name, text in options.parameter}):
+        print(path)
+
+
+def _paper(options: argparse.Namespace) -> None:
+    from dnm import progress
+    from dnm.paper import FIGURES, draw
+    from dnm.store import RunStore
+
+    names = list(FIGURES) if "all" in options.figures else options.figures
+    if wrong := set(names) - set(FIGURES):
+        raise unknown("figure", wrong.pop(), [*FIGURES, "all"])
+    for name in names:
+        with progress.in_terminal() as show:
+            paths = draw(name, options.out or project_root() / "figures", RunStore.open(options.runs), options.datasets,
+                         tuple(as_list(options.seeds, int)), options.profile, show, encoder=options.encoder)
+        print(*paths, sep="\n")
 
 
 def _bench(options: argparse.Namespace) -> None:

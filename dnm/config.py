@@ -24,6 +24,7 @@ HASH_VERSION = 1  # raise it when the same settings start to mean a different co
 PROFILES: dict[str, dict] = {
     "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
     "quick": dict(steps=200, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=50),
+    "lesson": dict(steps=100, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=25, eval_limit=300),
     "smoke": dict(steps=24, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=8, eval_limit=100),
 }
 # Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.

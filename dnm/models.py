@@ -59,15 +59,21 @@ class Classifier:
     config: RunConfig
     label_names: tuple[str, ...]
 
-    def scores(self, texts: list[str]) -> np.ndarray:
-        """Class scores ``[n, c]``: cosines to the label embeddings, or logits. Never mixes."""
+    @torch.no_grad()
+    def hidden(self, texts: list[str]) -> Tensor:
+        """Hidden states ``[n, d]`` of sentences, without dropout, on the CPU."""
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise DnmError("nothing to predict: give at least one sentence, and no empty ones")
         encoder = self.model.encoder
         device = next(self.model.parameters()).device
         encoded = Encoded(self.tokenizer(list(texts)), encoder.share_rows, self.config.max_length, device)
-        with torch.no_grad():
-            return self.model.head.scores(encoded.hidden(encoder)).cpu().numpy()
+        return encoded.hidden(encoder).cpu()
+
+    @torch.no_grad()
+    def scores(self, texts: list[str]) -> np.ndarray:
+        """Class scores ``[n, c]``: cosines to the label embeddings, or logits. Never mixes."""
+        head = self.model.head
+        return head.scores(self.hidden(texts).to(next(head.parameters()).device)).cpu().numpy()
 
     def predict(self, texts: list[str]) -> list[str]:
         """The class of each sentence, by name."""

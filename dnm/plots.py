@@ -1,13 +1,19 @@
 """Pictures: data in, `plotly` figure out, nothing else. Colours are Okabe and Ito's, safe for the colour-blind."""
 
+import atexit
+import base64
+import gzip
 import html
 import os
+import re
 import shutil
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from dnm.methods import METHODS
@@ -17,6 +23,12 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6}
 LAYOUT = dict(template="plotly_white", font=dict(size=14, family="Helvetica, Arial, sans-serif"),
               paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60))
+
+
+def titled(figure: go.Figure, title: str | dict, width: int, height: int, **margin) -> go.Figure:
+    """The figure in the study's look, with a title, a size in pixels and margins of its own."""
+    title = title if isinstance(title, dict) else dict(text=title, font_size=16)
+    return figure.update_layout(**LAYOUT, title=title, width=width, height=height).update_layout(margin=margin)
 
 
 def style(method: str) -> tuple[str, str]:
@@ -53,8 +65,50 @@ def learning_curves(records: list[dict]) -> go.Figure:
         if panel == len(panels) - 1 and (ceiling := records[0]["data"]["ceiling"]):
             figure.add_hline(y=100 * ceiling, line=dict(color="#555555", dash="dash"), **_place(panel),
                              annotation_text=f"best possible {ceiling:.1%}", annotation_position="bottom right")
-    return figure.update_layout(**LAYOUT, height=200 + 320 * -(-len(panels) // 2), width=1000,
-                                legend=dict(orientation="h", y=-0.12), title=_heading("Learning curves", records))
+    figure.update_layout(legend=dict(orientation="h", y=-0.12))
+    return titled(figure, _heading("Learning curves", records), 1000, 200 + 320 * -(-len(panels) // 2))
+
+
+def regularisation(records: list[dict]) -> go.Figure:
+    """Training loss and test accuracy by data set (the paper's Figure 2): mean over seeds, band ± standard error."""
+    data = list(dict.fromkeys(record["data"]["name"] for record in records))
+    titles = [f"{name}: {what}" for name in data for what in ("training loss", "test accuracy")]
+    figure = make_subplots(len(data), 2, subplot_titles=titles, horizontal_spacing=0.1,
+                           vertical_spacing=0.32 / len(data))
+    for row, name in enumerate(data, start=1):
+        for title, runs in by_title([record for record in records if record["data"]["name"] == name]).items():
+            steps = [entry["step"] for entry in runs[0]["history"]]
+            for col, (key, factor) in enumerate((("train_loss", 1), ("test_accuracy", 100)), start=1):
+                values = factor * np.array([[entry[key] for entry in run["history"]] for run in runs])
+                _band(figure, steps, values, title, style(runs[0]["config"]["method"]), dict(row=row, col=col),
+                      legend=row == col == 1)
+        figure.update_yaxes(title_text="loss", rangemode="tozero", row=row, col=1)
+        figure.update_yaxes(title_text="accuracy (%)", row=row, col=2)
+        figure.update_xaxes(title_text="training step", row=row)
+    heading = _heading("Training loss and test accuracy (Figure 2)", records)
+    return titled(figure.update_layout(legend=dict(orientation="h", y=-0.12)), heading, 1000, 220 + 300 * len(data))
+
+
+def beside_paper(frame) -> go.Figure:
+    """Differences to full DNM in points, the paper's and ours, for a frame of `dnm.paper.beside` of one table."""
+    data = list(dict.fromkeys(frame.dataset))
+    figure = make_subplots(1, len(data), subplot_titles=data, shared_yaxes=True, horizontal_spacing=0.04)
+    titles = [title for title in dict.fromkeys(frame.title) if title != METHODS["dnm"].title]
+    for col, name in enumerate(data, start=1):
+        mine = frame[frame.dataset == name].set_index("title")
+        full, mine = mine.loc[METHODS["dnm"].title], mine.drop(METHODS["dnm"].title)
+        for who, error, colour, symbol, shift in (("paper", "paper_error", PALETTE[6], "diamond-open", -0.13),
+                                                  ("ours", "error", PALETTE[1], "circle", 0.13)):
+            figure.add_scatter(x=mine[who] - full[who], y=[titles.index(t) + shift for t in mine.index], row=1, col=col,
+                               mode="markers", marker=dict(color=colour, size=11, symbol=symbol), name=who,
+                               legendgroup=who, showlegend=col == 1, error_x=dict(array=mine[error], thickness=2),
+                               hovertemplate="%{x:+.1f} points<extra>" + who + "</extra>")
+        figure.add_vline(x=0, line=dict(color="#555555", dash="dash"), row=1, col=col)
+    figure.update_xaxes(title_text="points to full DNM<br>(bar: the row's own standard error)").update_yaxes(
+        tickvals=list(range(len(titles))), ticktext=titles, range=[len(titles) - 0.4, -0.6], zeroline=False)
+    figure.update_layout(legend=dict(orientation="h", y=-0.3))
+    return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})",
+                  1040, 260 + 45 * len(titles), l=150, t=90, b=80)
 
 
 def accuracies(records: list[dict]) -> go.Figure:
@@ -80,8 +134,7 @@ def accuracies(records: list[dict]) -> go.Figure:
     figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=list(groups),
                         range=[len(groups) - 0.4, -0.7], showgrid=False, zeroline=False)
     figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
-    figure.update_layout(**LAYOUT, height=170 + 75 * len(groups), width=900, title=_heading("Test accuracy", records))
-    return figure.update_layout(margin_l=190)
+    return titled(figure, _heading("Test accuracy", records), 900, 170 + 75 * len(groups), l=190)
 
 
 def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
@@ -95,8 +148,7 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
                                   hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
     figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
     figure.update_xaxes(title_text="predicted class", type="category")
-    return figure.update_layout(**LAYOUT, height=360 + 35 * len(labels), width=480 + 45 * len(labels),
-                                title=html.escape(title))
+    return titled(figure, html.escape(title), 480 + 45 * len(labels), 360 + 35 * len(labels))
 
 
 def live_curves(status) -> go.Figure:
@@ -132,12 +184,28 @@ def save(figure: go.Figure, path: Path, with_html: bool = True) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     page, picture, written = path.with_name(path.name + ".html"), path.with_name(path.name + ".png"), []
     if with_html:
-        figure.write_html(page, include_plotlyjs=True)
+        body = figure.to_html(full_html=False, include_plotlyjs=False, auto_play=False)
+        head = f'<meta charset="utf-8"><title>{html.escape(path.name)}</title>'
+        text = f"<!DOCTYPE html><html><head>{head}</head><body>{deferred(body)}</body></html>"
+        page.write_text(text, encoding="utf-8")
         written.append(page)
     if chromium():
         figure.write_image(picture, scale=2)
         written.append(picture)
     return written
+
+
+def deferred(body: str) -> str:
+    """A page's ``body`` with plotly in it, packed: its scripts run once the browser has unpacked the library."""
+    packed = base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    body = re.sub(r'<script(?: type="text/javascript")?>', '<script type="text/plain" class="figure">', body)
+    return f"""{body}<script type="text/plain" id="packed">{packed}</script><script>
+const bytes = Uint8Array.from(atob(document.getElementById("packed").textContent), c => c.charCodeAt(0));
+new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text().then(library => {{
+  for (const code of [library, ...[...document.querySelectorAll("script.figure")].map(s => s.textContent)]) {{
+    const script = document.createElement("script"); script.text = code; document.body.append(script);
+  }}
+}});</script>"""
 
 
 @lru_cache(maxsize=1)
@@ -149,6 +217,11 @@ def chromium() -> str | None:
         print("no Chromium found, so no PNG figures: install one, or set BROWSER_PATH")
         return None
     try:
+        import kaleido
+
+        warnings.filterwarnings("ignore", message=".*kopts argument")  # plotly's own call, nothing to do about
+        kaleido.start_sync_server(n=1, silence_warnings=True)  # one browser for all pictures of this process
+        atexit.register(kaleido.stop_sync_server, silence_warnings=True)
         go.Figure().to_image(width=50, height=50)
     except Exception as error:  # the browser, its driver or the system can fail in many ways
         print(f"{found} draws no PNG figures ({type(error).__name__}); figures are interactive only")

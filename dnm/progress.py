@@ -42,7 +42,7 @@ def setup_notebook() -> None:
     from dnm.plots import chromium
 
     plotly.io.renderers.default = "plotly_mimetype+png" if chromium() else "plotly_mimetype"
-    plotly.io.defaults.default_scale = 1.5
+    plotly.io.defaults.default_scale = 1.25
     pd.options.display.max_colwidth = 200
     pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
     pd.options.styler.html.mathjax = False

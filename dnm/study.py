@@ -1,4 +1,7 @@
-"""The main job: run the notebooks in order through papermill, then write one report that opens offline."""
+"""The main job: run the notebooks in order through papermill, then write one report that opens offline.
+
+Taught in notebook 00.
+"""
 
 import base64
 import html
@@ -11,12 +14,16 @@ from pathlib import Path
 
 from dnm import report
 from dnm.config import RunConfig
-from dnm.errors import DnmError, project_root
+from dnm.errors import DnmError, project_root, unknown
+from dnm.parameters import check, declared
+from dnm.plots import deferred
 from dnm.runs import clock, grid, run_all
 from dnm.store import RunStore, write_atomically
 
-PLOTLY = "application/vnd.plotly.v1+json"
-STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2])
+PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2], sizes=[50])
+# What single notebooks get besides, so that the whole walk takes minutes on two cores.
+ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(seeds=[0, 1])}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
 @media (prefers-color-scheme: dark) {
@@ -48,19 +55,12 @@ def run_study(out: Path | None, config: RunConfig, runs: str | None = None) -> P
     ``config`` gives data set, encoder and profile of the notebooks that have such parameters.
     """
     started, out = time.perf_counter(), (out or project_root() / "runs" / "study").resolve()
-    for name in ("DNM_DATA_DIR", "DNM_HOME"):  # notebooks run in a folder of their own
-        if os.environ.get(name):
-            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     store = RunStore.open(runs)
-    wanted = {**STUDY, "dataset": config.dataset, "n_train": config.n_train, "encoder": config.encoder,
-              "profile": config.profile, "store": str(store.folder)}
-    executed = []
-    for number, path in enumerate(todo := notebooks(), start=1):
-        print(f"[{number}/{len(todo)}] {path.name}", flush=True)
-        executed.append(execute(path, out / "notebooks" / path.name, wanted))
+    settings = dict(dataset=config.dataset, encoder=config.encoder, profile=config.profile)
+    executed = execute_all(notebooks(), out / "notebooks", {
+        **STUDY, **settings, "sizes": [config.n_train], "n_train": config.n_train, "store": str(store.folder)})
     # The same runs as the training notebook's: all stored by now, so none is trained here.
-    records = run_all(grid(STUDY["methods"], STUDY["seeds"], config.profile, dataset=config.dataset,
-                           n_train=config.n_train, encoder=config.encoder), store)
+    records = run_all(grid(STUDY["methods"], STUDY["seeds"], n_train=config.n_train, **settings), store)
     print("figures, tables and report …", flush=True)
     figures = report.write_figures(records, out / "figures")
     tables = report.write_tables(records, out)
@@ -73,12 +73,54 @@ def run_study(out: Path | None, config: RunConfig, runs: str | None = None) -> P
     return page
 
 
-def execute(path: Path, target: Path, wanted: dict) -> Path:
-    """Run one notebook with those of the ``wanted`` parameters that it has; progress on standard output."""
+def run_batch(names: list[str], datasets: list[str], out: Path, parameters: dict) -> list[Path]:
+    """Execute chosen notebooks once for each data set; parameters are checked before the first one starts.
+
+    Every parameter must be known to at least one of the notebooks; each gets those it has. Writes, for each data
+    set, the executed notebooks and one HTML page with all of them.
+    """
+    chosen = [_named(name) for name in names]
+    known = {path: declared(path) for path in chosen}
+    everything = {name: kind for kinds in known.values() for name, kind in kinds.items()}
+    check(parameters | {"dataset": ""}, everything, " or ".join(path.stem for path in chosen))
+    written = []
+    for dataset in datasets:
+        config = RunConfig.create(dataset=dataset)  # a wrong name is told now, not after an hour
+        folder = out / Path(config.dataset).stem
+        print(f"{dataset}:", flush=True)
+        executed = execute_all(chosen, folder, {**parameters, "dataset": config.dataset})
+        written += [*executed, write_report(executed, [], folder / "report.html")]
+    return written
+
+
+def _named(name: str) -> Path:
+    """A notebook by number, name or path."""
+    for path in notebooks():
+        if name in (path.stem, path.name, path.stem.split("_")[0], str(path)) or Path(name).resolve() == path:
+            return path
+    raise unknown("notebook", name, [path.stem for path in notebooks()])
+
+
+def execute_all(paths: list[Path], folder: Path, wanted: dict) -> list[Path]:
+    """Execute notebooks in order, each with those of the ``wanted`` parameters that it has."""
+    for name in ("DNM_DATA_DIR", "DNM_HOME"):  # notebooks run in a folder of their own
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
+    executed = []
+    for number, path in enumerate(paths, start=1):
+        started, kinds = time.perf_counter(), declared(path)
+        given = {name: value for name, value in (wanted | ONLY.get(path.stem, {})).items() if name in kinds}
+        print(f"[{number}/{len(paths)}] {path.name} ", end="", flush=True)
+        executed.append(execute(path, folder / path.name, given))
+        print(clock(time.perf_counter() - started), flush=True)
+    return executed
+
+
+def execute(path: Path, target: Path, parameters: dict) -> Path:
+    """Run one notebook, its parameters checked before anything starts; progress on standard output."""
     import papermill
 
-    known = papermill.inspect_notebook(str(path))
-    parameters = {name: value for name, value in wanted.items() if name in known}
+    check(parameters, declared(path), path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "progress"
@@ -88,7 +130,7 @@ def execute(path: Path, target: Path, wanted: dict) -> Path:
         watcher.start()
         try:
             papermill.execute_notebook(str(path), str(target), parameters=parameters, cwd=str(path.parent),
-                                       kernel_name="python3", progress_bar=False)
+                                       kernel_name="python3", progress_bar=False, store_widget_state=False)
         except papermill.PapermillExecutionError as error:
             raise DnmError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                            f"(the notebook so far: {target})") from None
@@ -123,7 +165,6 @@ def write_report(executed: list[Path], records: list[dict], target: Path) -> Pat
     """One HTML page with the results table and every notebook; figures interactive, nothing loaded from outside."""
     import nbformat
     from nbconvert import HTMLExporter
-    from plotly.offline import get_plotlyjs
     from pygments.formatters import HtmlFormatter
 
     exporter, sections, contents = HTMLExporter(template_name="basic"), [], []
@@ -134,23 +175,28 @@ def write_report(executed: list[Path], records: list[dict], target: Path) -> Pat
                 cell.source = mathml(cell.source)
             for output in cell.get("outputs", []):
                 _embed_figure(output)
+            if any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
+                cell.outputs = []  # needs a kernel; its twin is the next figure
         body, _ = exporter.from_notebook_node(notebook)
         title = next((line[2:] for cell in notebook.cells for line in cell.source.splitlines()
                       if cell.cell_type == "markdown" and line.startswith("# ")), path.stem)
+        body = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="#\1"', body)  # the other notebooks are on this page
         contents.append(f'<li><a href="#{path.stem}">{html.escape(title)}</a></li>')
         sections.append(f'<section id="{path.stem}">{body}</section>')
-    summary = report.summary(records)
-    table = report.as_html(report.readable(summary), report.caption(summary)).to_html()
+    results = ""
+    if records:
+        summary = report.summary(records)
+        table = report.as_html(report.readable(summary), report.caption(summary)).to_html()
+        results = ("<p>Results of this run: mean ± standard error over the runs of each method; \"to plain\" is paired "
+                   f"by seed.</p>{table}")
     colours = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Dynamic nonlinear mixup: the study</title>
 <style>{_STYLE}{colours}@media (prefers-color-scheme: dark) {{{dark}}} .highlight {{ background: none }}</style>
-<script>{get_plotlyjs()}</script></head><body>
-<h1>Dynamic nonlinear mixup: the study</h1>
-<p>Results of this run: mean ± standard error over the runs of each method; "to plain" is paired by seed.</p>
-{table}<ol>{"".join(contents)}</ol>{"".join(sections)}</body></html>"""
+</head><body><h1>Dynamic nonlinear mixup: the study</h1>
+{results}<ol>{"".join(contents)}</ol>{deferred("".join(sections))}</body></html>"""
     write_atomically(target, page.encode())
     return target
 
@@ -161,9 +207,9 @@ def _embed_figure(output: dict) -> None:
     if PLOTLY in data:
         import plotly.graph_objects as go
 
-        figure = go.Figure(data[PLOTLY].get("data"), data[PLOTLY].get("layout"))
+        figure = go.Figure(data[PLOTLY].get("data"), data[PLOTLY].get("layout"), data[PLOTLY].get("frames"))
         data.clear()
-        data["text/html"] = figure.to_html(include_plotlyjs=False, full_html=False)
+        data["text/html"] = figure.to_html(include_plotlyjs=False, full_html=False, auto_play=False)
     elif "image/png" in data:
         picture = data["image/png"]
         picture = picture if isinstance(picture, str) else base64.b64encode(picture).decode()

@@ -10,7 +10,8 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from dnm.selection import partners_each
 from dnm.store import RESULT_FORMAT, load_tensors, save_tensors
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
+_TURN = threading.Lock()
 
 
 class Interrupted(DnmError):
@@ -49,6 +51,13 @@ class Progress:
     row: dict | None = None
 
 
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Training inside leaves torch's random state as it was; one at a time, as all threads share that state."""
+    with _TURN, torch.random.fork_rng():
+        yield
+
+
 class Run:
     """One run in memory: data, model, optimiser and everything recorded so far."""
 
@@ -57,15 +66,15 @@ class Run:
         self.data = data or load_dataset(config.dataset, config.text_column, config.label_column)
         self.device, dtype = resolve_device(config)
         self.precision = "bfloat16" if dtype else "float32"
-        train = self.data.train.take(subset(self.data, config.n_train, config.seed))
-        self.k = self._k(len(train))
+        self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
+        self.k = self._k(len(self.train))
         torch.manual_seed(stream("encoder", config.seed))
         encoder, self.tokenizer = build_encoder(config)
         encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
                     config.seed)
         self.model = Model(encoder, head)
-        self.batches = Batches(self.tokenizer(train.texts), train.labels, config)
+        self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config)
         encoder.words.use(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.model.to(self.device)
         self.evaluated = {name: self._held_out(name) for name in ("validation", "test")}
@@ -260,7 +269,7 @@ def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | No
     """
     if get_method(config.method).level == "frozen":
         return fit_frozen(config, data)
-    with torch.random.fork_rng():
+    with own_randomness():
         run = Run(config, data)
         if checkpoint and checkpoint.exists():
             run.load(checkpoint)
@@ -295,7 +304,7 @@ def fit_frozen(config: RunConfig, data: Dataset | None = None) -> tuple[dict, Ru
     """Logistic regression on the frozen encoder's features: the baseline every practitioner tries first."""
     from sklearn.linear_model import LogisticRegression
 
-    with torch.random.fork_rng():
+    with own_randomness():
         started, run = time.perf_counter(), Run(config, data)
         train = Encoded(run.batches.sentences, run.model.encoder.share_rows, config.max_length, run.device)
         features = {name: encoded.hidden(run.model.encoder).cpu().numpy()

@@ -79,8 +79,8 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
 
 
 LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing"},
-          {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench"}, {"plots"},
-          {"report", "progress"}, {"study"}, {"cli"}, {"__main__"}]
+          {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters"}, {"plots"},
+          {"drawings"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"cli"}, {"__main__"}]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dnm").glob("*.py")), ids=lambda p: p.stem)
@@ -108,12 +108,16 @@ def test_notebooks_keep_the_conventions(path):
     for line in "".join(parameters[0]["source"]).splitlines():
         assert re.match(r"\w+: (str|int|float|bool|list) = .+  # .+", line) and line.count(" = ") == 1, line
     assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in code)
-    assert "sys.path" not in source and not re.search(r"[\"'](/home|/root|/tmp|/work|[A-Z]:\\)", path.read_text())
+    assert "sys.path" not in source and not re.search(r"[\"'](/(home|root|tmp|work)/|[A-Z]:\\)", path.read_text())
     outputs = [output for cell in code for output in cell["outputs"]]
-    assert outputs and not any(output["output_type"] == "error" for output in outputs)
+    assert outputs and not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
+    assert "".join(code[code.index(parameters[0]) + 1]["source"]).startswith("check_injected(In)")
+    folded = re.findall(r"<details><summary>Solution</summary>\n\n +```python\n", source)
+    assert 3 <= len(folded) <= 5 and "## What you can do now" in source and "**The question.**" in source
+    assert "**In the paper**" in source and "**Time**" in source and [n for n in range(8) if path.stem.startswith(f"{n:02d}_")]
     figures = [output["data"] for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
     assert figures and all("image/png" in data and "text/html" not in data for data in figures)
-    for link in re.findall(r"\]\(([^)#]+\.ipynb)", source):
+    for link in re.findall(r"\]\(([^)#:]+)\)", source):
         assert (path.parent / link).exists(), link
 
 

@@ -5,8 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ from dnm import plots, report
 from dnm.batches import limited
 from dnm.data import load_dataset
 from dnm.errors import DnmError
+from dnm.parameters import declared
 from dnm.runs import grid, run_all
 from dnm.store import RunStore
-from dnm.study import execute, mathml, notebooks, write_report
+from dnm.study import execute, mathml, notebooks, run_batch, write_report
 from dnm.training import fit
 
 TRAINING = next(path for path in notebooks() if "training" in path.name)
@@ -148,22 +149,22 @@ def run_papermill(tmp_path, cwd, *parameters):
 def test_papermill_from_the_root_and_from_elsewhere(tmp_path, where, tiny_models):
     cwd = TRAINING.parents[1] if where == "root" else tmp_path
     dataset = ("dataset", "subj") if os.environ.get("DNM_DATA_DIR") else ("dataset", "builtin5")
-    done, out = run_papermill(tmp_path, cwd, dataset, ("n_train", 50), ("encoder", tiny_models["bert"]),
+    done, out = run_papermill(tmp_path, cwd, dataset, ("sizes", 50), ("encoder", tiny_models["bert"]),
                               ("methods", "plain,dnm"), ("seeds", 0))
     assert done.returncode == 0, done.stderr[-2000:]
     outputs = [o for cell in json.loads(out.read_text())["cells"] for o in cell.get("outputs", [])]
     figures = [o["data"]["application/vnd.plotly.v1+json"] for o in outputs
                if "application/vnd.plotly.v1+json" in o.get("data", {})]
-    assert len(figures) == 3 and all(figure["data"] for figure in figures)
+    assert len(figures) == 6 and all(figure["data"] for figure in figures)
     tables = [o for o in outputs if "text/html" in o.get("data", {})]
     assert any("DNM" in "".join(o["data"]["text/html"]) for o in tables)
     stored = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*.json")]
-    assert {r["config"]["method"] for r in stored} == {"plain", "dnm"}
-    assert {(r["data"]["name"], r["config"]["n_train"]) for r in stored} == {(dataset[1], 50)}
+    assert {(r["data"]["name"], r["config"]["method"], r["config"]["n_train"]) for r in stored} == {
+        (dataset[1], "plain", 50), (dataset[1], "dnm", 50), (dataset[1], "dnm", "all"), (dataset[1], "nonlinearmixup", "all")}
 
 
 @pytest.mark.parametrize("name, value, message", [("dataset", "sbj", "did you mean 'subj'"), ("methods", "dmn", "dnm"),
-                                                  ("n_train", "few", "n_train must be"), ("seeds", "a,b", "whole numbers"),
+                                                  ("sizes", "few", "n_train must be"), ("datset", "subj", "did you mean 'dataset'"), ("seeds", "a,b", "whole numbers"),
                                                   ("profile", "quik", "quick"), ("encoder", "lstmm/", "unknown encoder")])
 def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, name, value, message):
     done, _ = run_papermill(tmp_path, tmp_path, (name, value))
@@ -172,19 +173,66 @@ def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, name, va
 
 
 def test_the_study_executes_with_progress_and_reports_offline(tmp_path, tiny_models, capsys):
-    wanted = dict(methods=["plain", "logreg"], seeds=[0], encoder=str(tiny_models["bert"]), profile="smoke",
-                  store=str(tmp_path / "runs"), unknown="left out")
+    wanted = dict(methods=["plain", "logreg"], sizes=[50], seeds=[0], encoder=str(tiny_models["bert"]), profile="smoke",
+                  store=str(tmp_path / "runs"))
     executed = execute(TRAINING, tmp_path / TRAINING.name, wanted)
+    assert "widgets" not in json.loads(executed.read_text())["metadata"]
     configs = grid(wanted["methods"], [0], "smoke", encoder=wanted["encoder"])
     records = run_all(configs, RunStore(tmp_path / "runs"))  # all there: nothing trains
     page = write_report([executed], records, tmp_path / "report.html").read_text()
-    assert page.count("plotly-graph-div") >= 3 and "<math" in page and "Plain fine-tuning" in page
+    assert page.count("plotly-graph-div") >= 5 and "<math" in page and "Plain fine-tuning" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
-    damaged = json.loads(Path(executed).read_text())
-    damaged["cells"][-2]["source"] = ["raise ValueError('on purpose')"]
+    with pytest.raises(DnmError, match="unknown parameter of 04_training.ipynb 'method'; did you mean 'methods'"):
+        execute(TRAINING, tmp_path / "never.ipynb", {"method": "plain"})
+    with pytest.raises(DnmError, match="seeds must be list"):
+        execute(TRAINING, tmp_path / "never.ipynb", {"seeds": 1.5})
+    assert not (tmp_path / "never.ipynb").exists()
+    damaged = json.loads(executed.read_text())
+    damaged["cells"][2]["source"] = damaged["cells"][4]["source"] = ["raise ValueError('on purpose')"]
     (tmp_path / "bad.ipynb").write_text(json.dumps(damaged))
     with pytest.raises(DnmError, match="ValueError: on purpose"):
-        execute(tmp_path / "bad.ipynb", tmp_path / "bad_out.ipynb", wanted)
+        execute(tmp_path / "bad.ipynb", tmp_path / "bad_out.ipynb", {})
+
+
+SOLUTION = re.compile(r"<summary>Solution</summary>\n\n +```python\n(.+?)\n +```", flags=re.S)
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+def test_the_exercises_solutions_run(path, tmp_path, tiny_models):
+    """A copy of the notebook with its folded solutions as cells, on small settings."""
+    notebook = json.loads(path.read_text())
+    text = "".join(notebook["cells"][-1]["source"])
+    template = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))
+    solutions = [textwrap.dedent(code) for code in SOLUTION.findall(text)]
+    assert len(solutions) >= 3
+    for number, code in enumerate(solutions):
+        notebook["cells"].append({**template, "id": f"solution{number}", "source": code, "outputs": [], "execution_count": None})
+    (tmp_path / path.name).write_text(json.dumps(notebook))
+    executed = execute(tmp_path / path.name, tmp_path / "out" / path.name, small(path, tmp_path, tiny_models))
+    done = json.loads(executed.read_text())["cells"][-len(solutions):]
+    assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
+
+
+def small(path, tmp_path, tiny_models) -> dict:
+    wanted = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm", "logreg"], sizes=[50],
+                  seeds=[0, 1], perplexities=[5, 20], sentences=60, snapshots=3, tables=[8], draws=30)
+    return {name: value for name, value in wanted.items() if name in declared(path)}
+
+
+@needs_real_data
+@pytest.mark.parametrize("dataset", ["subj", "mr", "sst2", "sst1"])
+def test_the_batch_job_leaves_its_artifacts_for_every_real_data_set(dataset, tmp_path, tiny_models, capsys):
+    parameters = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm"], sizes=[50],
+                      seeds=[0], perplexities=[10], sentences=40)
+    written = run_batch(["02", "04", "06"], [dataset], tmp_path / "out", parameters)
+    assert [p.name for p in written] == ["02_distance_selection.ipynb", "04_training.ipynb", "06_tsne.ipynb", "report.html"]
+    for path, least in zip(written, (5, 6, 4), strict=False):
+        outputs = [o for cell in json.loads(path.read_text())["cells"] for o in cell.get("outputs", [])]
+        assert not any(o["output_type"] == "error" for o in outputs)
+        figures = [o["data"]["application/vnd.plotly.v1+json"] for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+        assert len(figures) >= least and all(figure["data"] for figure in figures)
+        assert dataset in path.read_text() and "builtin - " not in path.read_text()
+    assert written[-1].stat().st_size > 1_500_000
 
 
 @needs_real_data

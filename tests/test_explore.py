@@ -1,0 +1,296 @@
+"""What notebooks and widgets show: measures and drawings against NumPy, the paper's numbers, parameters, widgets."""
+
+import base64
+import re
+import warnings
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from dnm import drawings, explore, paper, plots, selection, widgets
+from dnm.batches import Encoded
+from dnm.errors import DnmError
+from dnm.mixing import pair_softmax
+from dnm.parameters import check, check_injected, declared
+from dnm.store import RunStore
+from dnm.study import notebooks, run_batch
+from dnm.training import Run, fit
+
+
+@pytest.fixture(scope="module")
+def run(tiny) -> Run:
+    return Run(tiny(method="dnm", k=3))
+
+
+@pytest.fixture(scope="module")
+def batch(run) -> explore.Batch:
+    return explore.Batch.first(run)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+# ---------------------------------------------------------------- measures
+
+def test_a_batch_holds_the_first_steps_sentences_and_their_states(run, batch):
+    index = run.batches(0)
+    assert batch.texts == [run.train.texts[i] for i in index]
+    alone = torch.cat([Encoded([run.batches.sentences[i]], False, 64, "cpu").hidden(run.model.encoder) for i in index])
+    torch.testing.assert_close(batch.hidden, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy, shape", [("scalar", (7, 1, 1)), ("vector", (7, 1, 4)), ("matrix", (7, 3, 4))])
+def test_drawn_weights_have_the_policys_shape_and_the_betas_moments(policy, shape):
+    assert explore.draw_weights(policy, 7, 1.0, (3, 4)).shape == shape
+    many = explore.draw_weights(policy, 4000, 2.0, (3, 4)).double()
+    assert many.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert many.var().item() == pytest.approx(1 / (4 * (2 * 2.0 + 1)), abs=0.003)  # of Beta(a, a)
+    with pytest.raises(DnmError, match="unknown policy"):
+        explore.draw_weights("tensor", 1, 1.0, (3, 4))
+
+
+def test_word_mixtures_of_weight_one_and_zero_are_the_sentences(run):
+    first, second = "the coffee was warm .", "the coffee was cold ."  # of one length, so nothing is padded
+    weights = torch.tensor([1.0, 0.0]).view(2, 1, 1)
+    mixed = explore.word_mixtures(run, first, second, weights)
+    torch.testing.assert_close(mixed, run.classifier().hidden([first, second]), atol=1e-5, rtol=1e-5)
+
+
+def test_spread_knows_a_line_a_plane_and_the_distance_from_the_segment():
+    first, second = torch.zeros(3), torch.tensor([2.0, 0.0, 0.0])
+    t = torch.linspace(0, 1, 50).unsqueeze(1)
+    line = explore.spread(first + t * (second - first), first, second)
+    assert line["dimensions"] == pytest.approx(1, abs=1e-6) and line["off_segment"] == pytest.approx(0, abs=1e-6)
+    lifted = first + t * (second - first) + torch.tensor([0.0, 1.0, 0.0])
+    assert explore.spread(lifted, first, second)["off_segment"] == pytest.approx(0.5, abs=1e-6)
+    ball = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
+    assert explore.spread(ball, first, second)["dimensions"] == pytest.approx(3, abs=0.05)
+
+
+def test_purity_and_shares_agree_with_numpy(batch):
+    h, labels = batch.hidden.numpy(), batch.labels
+    order = np.argsort(-(unit(h) @ unit(h).T) + 9 * np.eye(len(h)), axis=1)[:, :3]
+    assert explore.purity(h, labels, 3) == pytest.approx(np.mean(labels[order] == labels[:, None]))
+    assert explore.same_label_share(labels, selection.nearest(batch.hidden, 3)) == pytest.approx(
+        np.mean(labels[order] == labels[:, None]))
+    far_apart = np.concatenate([np.eye(2)[[0] * 5] + 1e-3 * np.arange(10).reshape(5, 2), np.eye(2)[[1] * 5]])
+    assert explore.silhouette(far_apart, np.repeat([0, 1], 5), metric="euclidean") > 0.95
+
+
+def test_the_plane_keeps_the_largest_variance(batch):
+    h = batch.hidden.numpy() - batch.hidden.numpy().mean(0)
+    values = np.linalg.svd(h, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.norm(explore.plane(batch.hidden), axis=0), values[:2], rtol=1e-4)
+
+
+def test_mixed_points_are_equation_2_within_batches(batch):
+    weight = np.random.default_rng(0).random(batch.hidden.shape[1]).astype("float32")
+    mixed = explore.mixed_points(batch, 2, torch.from_numpy(weight), size=6)
+    h = batch.hidden.numpy()[6:12]
+    cosines = unit(h) @ unit(h).T
+    for name, sign in (("nearest", -1), ("farthest", 1)):
+        scores = sign * cosines + np.where(np.eye(6), np.inf, 0)
+        partner = h[np.argsort(scores, axis=1, kind="stable")[:, :2]]
+        np.testing.assert_allclose(mixed[name][6:12], weight * h[:, None] + (1 - weight) * partner, rtol=1e-4, atol=1e-5)
+
+
+def test_following_the_policies_trains_the_same_run_as_fit(tiny):
+    config = tiny(method="dnm", k=3)
+    _, snapshots = explore.follow_policies(config, 2, tell=lambda line: None)
+    assert [s.step for s in snapshots] == [0, 2, 4, 6]
+    _, fitted = fit(config.with_(eval_every=6))
+    v = fitted.model.head.input_policy.detach()
+    assert np.array_equal(snapshots[-1].input_weight, pair_softmax(v[0], v[1]).numpy())
+    assert np.array_equal(snapshots[-1].label_embedding, fitted.model.head.label_embedding.detach().numpy())
+    assert not np.array_equal(snapshots[0].input_weight, snapshots[-1].input_weight)
+    with pytest.raises(DnmError, match="learns no mixing policies"):
+        explore.follow_policies(tiny(method="plain"), 2)
+
+
+def test_tsne_keeps_groups_together_and_depends_on_its_start():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(30, 8)) + 8 * np.eye(8)[g] for g in (0, 1, 2)])
+    labels = np.repeat([0, 1, 2], 30)
+    first, again, other = (explore.tsne(points, 10, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.allclose(first, other)
+    assert explore.purity(first, labels, metric="euclidean") > 0.95
+    with pytest.raises(DnmError, match="perplexity must lie between"):
+        explore.tsne(points, 90)
+
+
+# ---------------------------------------------------------------- drawings
+
+def plain(figure: go.Figure) -> list[dict]:
+    """A figure's traces with lists for arrays, however they are packed."""
+    def unpacked(value):
+        if isinstance(value, dict) and "bdata" in value:
+            return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).tolist()
+        if isinstance(value, dict):
+            return {key: unpacked(part) for key, part in value.items()}
+        return value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple | list) else value
+
+    return [unpacked(trace.to_plotly_json()) for trace in figure.data]
+
+
+@pytest.mark.parametrize("name, values", [("policy", explore.POLICIES), ("alpha", [0.1, 1.0, 5.0])])
+def test_a_slider_shows_in_each_frame_what_drawing_it_anew_shows(name, values):
+    figure = drawings.with_slider(drawings.playground, name, values, active=1)
+    shown = plain(figure)
+    assert shown == plain(drawings.playground(**{name: values[1]}))
+    assert [step.args[0][0] for step in figure.layout.sliders[0].steps] == [frame.name for frame in figure.frames]
+    for value, frame in zip(values, figure.frames, strict=True):
+        moved = [go.Figure([old]).update_traces(new.to_plotly_json()).data[0] for old, new in
+                 zip(figure.data, frame.data, strict=True)]
+        assert plain(go.Figure(moved)) == plain(drawings.playground(**{name: value}))
+
+
+def test_the_playgrounds_mixtures_lie_where_equation_1_puts_them():
+    ends = np.array([*zip(*(drawings.playground("scalar").data[3][axis] for axis in "xy"), strict=True)])
+    for policy, weights in (("scalar", (0.25, 0.25)), ("vector", (0.25, 0.75))):
+        star = drawings.playground(policy, 1.0, *weights).data[4]
+        expected = np.array(weights) * ends[0] + (1 - np.array(weights)) * ends[1]
+        np.testing.assert_allclose([star.x[0], star.y[0]], expected)
+    for policy in explore.POLICIES:
+        figure = drawings.playground(policy, 0.3)
+        cloud, reach = (np.array([trace.x, trace.y]) for trace in (figure.data[1], figure.data[0]))
+        assert (reach.max(axis=1) + 1e-9 >= cloud.T).all() and (reach.min(axis=1) - 1e-9 <= cloud.T).all()
+    density = drawings.playground("scalar", 2.0).data[5]
+    np.testing.assert_allclose(density.y[5:-5], 6 * density.x[5:-5] * (1 - density.x[5:-5]), atol=0.01)  # Beta(2, 2)
+
+
+def test_partners_are_drawn_in_the_order_of_their_cosines_and_escaped(batch):
+    cosines = selection.similarities(batch.hidden).numpy()
+    texts = ["<script>alert(1)</script> & more", *batch.texts[1:]]
+    marked = explore.Batch(texts, batch.labels, batch.label_names, batch.hidden)
+    figure = drawings.partners(marked, explore.plane(batch.hidden), cosines, sentence=4, k=3)
+    bars = figure.data[2]
+    order = np.argsort(-cosines[4])
+    np.testing.assert_allclose(bars.x, cosines[4][order], atol=1e-6)
+    assert list(bars.marker.color[:4]) == ["#000000", *[drawings.BLUE] * 3] and list(bars.marker.color[-3:]) == [drawings.ORANGE] * 3
+    assert "<script" not in figure.to_json() and "&lt;script" in figure.to_json()
+    heat = drawings.cosine_matrix(marked, cosines)
+    by_label = np.argsort(batch.labels, kind="stable")
+    np.testing.assert_allclose(heat.data[0].z, cosines[np.ix_(by_label, by_label)], atol=1e-3)
+    assert "<script" not in heat.to_json()
+    places = explore.plane(batch.hidden)
+    assert "<script" not in drawings.clouds(places, ["<b>"] * len(texts), texts, "t").to_json()
+    assert "<script" not in drawings.sentence(np.array([0.1, 0.2]), ["<script>", "b"], np.array([0.5]), texts[:1], texts[0]).to_json()
+
+
+# ---------------------------------------------------------------- the paper's numbers
+
+def test_the_papers_numbers_are_all_there():
+    found = paper.published()
+    assert len(found) == 276 and found.groupby("table").size().tolist() == [48, 48, 48, 48, 15, 15, 12, 12, 15, 15]
+    cell = found.set_index(["table", "dataset", "method", "encoder", "n_train"]).accuracy
+    assert cell[2, "subj", "dnm", "bert-base-uncased", "50"] == 93.4
+    assert cell[5, "sst1", "nonlinearmixup", "cnn or lstm", "all"] == 49.3
+    assert cell[6, "mr", "dnm-k3", "bert-base-uncased", "50"] == 78.3
+    assert cell[11, "subj", "dnm-no-lds", "bert-base-uncased", "all"] == 93.9
+    assert paper.table_methods(8) == ["dnm", "dnm-fow", "dnm-fiw", "dnm-fiw-fow"]
+    with pytest.raises(DnmError, match="no ablation"):
+        paper.table_methods(3)
+
+
+def test_ours_stands_beside_the_paper_with_its_difference_to_dnm():
+    records = [r for r in paper.kept_records() if r["data"]["name"] == "subj" and r["config"]["n_train"] == 50]
+    frame = paper.beside(records, paper.published().query("table == 2 and n_train == '50' and encoder == 'bert-base-uncased'"))
+    ours = {m: 100 * np.mean([r["test_accuracy"] for r in records if r["config"]["method"] == m and
+                              r["environment"]["device"] == records[0]["environment"]["device"]]) for m in ("plain", "dnm")}
+    row = frame.set_index("method")
+    assert row.runs["dnm"] >= 3 and row.ours["dnm"] == pytest.approx(ours["dnm"], abs=2)
+    shown = paper.side_by_side(frame).set_index("method")
+    assert shown.loc["Plain fine-tuning", "paper to DNM"] == "-3.9" and shown.loc["DNM", "ours to DNM"] == "+0.0"
+    assert shown.loc["Plain fine-tuning", "ours to DNM"] == f"{row.ours['plain'] - row.ours['dnm']:+.1f}"
+    nothing = paper.side_by_side(paper.beside([], paper.published().query("table == 8")))
+    assert set(nothing["ours (%)"]) == {"not run yet"} and len(nothing) == 12
+
+
+def test_the_papers_figures_are_made_by_one_command(tmp_path, tiny_models, capsys):
+    from dnm.cli import main
+
+    out = tmp_path / "figures"
+    small = ["--encoder", str(tiny_models["bert"]), "--datasets", "builtin", "--seeds", "0", "--profile", "smoke"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(["paper", "all", *small, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    assert {p.stem for p in out.glob("*.html")} == {"figure1", "figure2", "figure3", "figure4"}
+    for page in out.glob("*.html"):
+        assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", page.read_text())
+        assert not plots.chromium() or page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert main(["paper", "figure5"]) == 2 and "unknown figure 'figure5'" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- parameters
+
+def test_parameters_are_checked_against_the_notebook():
+    for path in notebooks():
+        kinds = declared(path)
+        assert kinds and all(kind in ("str", "int", "float", "bool", "list") for kind in kinds.values()), path.name
+    known = {"dataset": "str", "n_train": "int", "methods": "list", "alpha": "float", "quiet": "bool"}
+    check(dict(dataset="subj", n_train="all", methods="plain,dnm", alpha=1, quiet=True), known, "it")
+    for name, value, message in [("datset", "subj", "did you mean 'dataset'"), ("n_train", "few", "must be int"),
+                                 ("n_train", True, "must be int"), ("alpha", "1", "must be float"), ("quiet", 1, "must be bool"),
+                                 ("dataset", 3, "must be str"), ("methods", 1.5, "must be list")]:
+        with pytest.raises(DnmError, match=message):
+            check({name: value}, known, "it")
+
+
+def test_injected_names_are_checked_inside_the_notebook():
+    cells = ["", "import os", 'dataset: str = "builtin"  # x\nk: int = 5  # y', "# Parameters\nk = 3\n", "check_injected(In)"]
+    check_injected(cells)
+    check_injected([*cells[:3], "check_injected(In)"])
+    with pytest.raises(DnmError, match="did you mean 'dataset'"):
+        check_injected([*cells[:3], '# Parameters\ndatset = "subj"\n', cells[-1]])
+
+
+def test_a_batch_job_refuses_what_no_notebook_knows_before_it_starts(tmp_path):
+    with pytest.raises(DnmError, match="did you mean 'methods'"):
+        run_batch(["02", "04"], ["builtin"], tmp_path, {"method": "dnm"})
+    with pytest.raises(DnmError, match="unknown data set"):
+        run_batch(["02"], ["bultin"], tmp_path, {})
+    with pytest.raises(DnmError, match="unknown notebook"):
+        run_batch(["09"], ["builtin"], tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- widgets, without a browser
+
+def test_widgets_redraw_in_place(run, batch):
+    explorer = widgets.partner_explorer(batch, 2)
+    before = explorer.figure.data[2].x
+    explorer.controls["sentence"].value = 5
+    assert explorer.figure.data[2].x != before
+    np.testing.assert_array_equal(explorer.figure.data[2].x, explorer.draw(5, 2).data[2].x)
+    assert "sentence 5" in explorer.figure.layout.title.text
+    box = widgets.sentence_box(run.classifier(), batch, batch.texts[0])
+    assert box.figure.data[1].x[0] == pytest.approx(1, abs=1e-4)  # it is among the known ones
+    box.controls["sentence"].value = ""
+    assert batch.texts[0][:20] in box.figure.layout.title.text
+    bundle = explorer._repr_mimebundle_()
+    text = (bundle[0] if isinstance(bundle, tuple) else bundle)["text/plain"]
+    assert len(text) < 200 and "JupyterLab" in text
+
+
+def test_live_training_runs_stops_and_goes_on(tiny, tmp_path):
+    live = widgets.live_training(tiny(method="plain", steps=60, eval_every=5), RunStore(tmp_path))
+    live.begin()
+    live.begin()  # a second press does nothing
+    while not (live.status and live.status.row):
+        live.thread.join(0.05)
+    live.asked.set()
+    live.thread.join(30)
+    assert "press Start" in live.line.value and not live.start.disabled and live.stop.disabled
+    stopped = len(live.figure.data[0].x)
+    assert 0 < stopped < 12 and not list(tmp_path.glob("*.json"))
+    live.begin()
+    live.thread.join(60)
+    assert list(live.figure.data[0].x) == list(range(5, 61, 5)) and list(tmp_path.glob("*.json"))
+    broken = widgets.live_training(tiny(method="plain", dataset=str(tmp_path / "none.csv")), RunStore(tmp_path))
+    broken.begin()
+    broken.thread.join(30)
+    assert "error: no such data file" in broken.line.value
