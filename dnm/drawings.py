@@ -30,10 +30,10 @@ def with_slider(draw: Callable[..., go.Figure], name: str, values: Sequence, act
         frames.append(go.Frame(name=str(value), data=changed, layout=dict(title=dict(text=other.layout.title.text))))
     figure.frames = frames
     step = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
-    slider = dict(active=active, currentvalue=dict(prefix=f"{name.replace('_', ' ')}: "), pad=dict(t=45),
+    slider = dict(active=active, currentvalue=dict(prefix=f"{name.replace('_', ' ')}: "), pad=dict(t=95),
                   steps=[dict(method="animate", label=str(value), args=[[str(value)], step]) for value in values])
-    return figure.update_layout(sliders=[slider], height=(figure.layout.height or 450) + 90,
-                                margin_b=(figure.layout.margin.b or 60) + 50)
+    return figure.update_layout(sliders=[slider], height=figure.layout.height + 120,
+                                margin_b=figure.layout.margin.b + 110)
 
 
 def _same(new, old) -> bool:
@@ -192,7 +192,7 @@ def partners(batch, places: np.ndarray, cosines: np.ndarray, sentence: int = 0, 
     shared = np.mean([batch.labels[i] == batch.labels[sentence] for i in order[role != "itself"][:k]])
     title = (f"K = {k}: <span style='color:{BLUE}'>nearest</span> and <span style='color:{ORANGE}'>farthest</span> "
              f"partners of sentence {sentence}; {shared:.0%} of the nearest share its label")
-    return titled(figure.update_layout(showlegend=False), title, 1120, 220 + 17 * len(order), l=20, t=110)
+    return titled(figure.update_layout(showlegend=False), title, 1080, 220 + 17 * len(order), l=20, t=110)
 
 
 def _bars(figure: go.Figure, values: np.ndarray, said: list[str], hover: list[str], colour, col: int) -> None:
@@ -232,7 +232,7 @@ def clouds(places: np.ndarray, groups: Sequence[str], texts: Sequence[str], titl
         mine = groups == name
         figure.add_scatter(x=places[mine, 0].round(3), y=places[mine, 1].round(3), mode="markers",
                              name=html.escape(str(name)), text=[wrapped(text) for text in texts[mine]],
-                             marker=dict(color=colour, symbol=symbol, size=7, opacity=0.7, line_width=0),
+                             marker=dict(color=colour, symbol=symbol, size=14 if symbol == "star" else 7, opacity=0.7),
                              hovertemplate="%{text}<extra>%{fullData.name}</extra>")
     figure.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
     return titled(figure.update_layout(legend=dict(orientation="h", y=-0.06)), title, 820, 560, l=30, t=90)
@@ -296,10 +296,11 @@ def sentence(scores: np.ndarray, label_names: Sequence[str], cosines: np.ndarray
     _bars(figure, np.asarray(cosines, dtype=float), said, hover, BLUE, col=2)
     figure.update_yaxes(tickvals=list(range(len(scores))), ticktext=[short(n, 20) for n in label_names],
                         autorange="reversed", row=1, col=1)
-    if kind == "cosine":
-        figure.update_xaxes(range=[-1.35, 1.35], row=1, col=1)
+    low, high = (-1.0, 1.0) if kind == "cosine" else (min(0.0, float(scores.min())), max(0.0, float(scores.max())))
+    room = 0.25 * (high - low or 1)  # for the numbers at the ends of the bars
+    figure.update_xaxes(range=[low - room, high + room], row=1, col=1)
     title = f"“{short(text, 70)}” → <b>{short(str(label_names[best]), 30)}</b>"
-    return titled(figure, title, 1120, 200 + 28 * max(len(near), len(scores)), l=110, t=100)
+    return titled(figure, title, 1080, 200 + 28 * max(len(near), len(scores)), l=110, t=100)
 
 
 def side_by_side(figures: Sequence[go.Figure], titles: Sequence[str], title: str) -> go.Figure:
@@ -312,4 +313,4 @@ def side_by_side(figures: Sequence[go.Figure], titles: Sequence[str], title: str
             whole.add_trace(trace, row=1, col=col)
     whole.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
     whole.update_layout(legend=dict(orientation="h", y=-0.05))
-    return titled(whole, title, 540 * len(figures), 560, l=30, t=140)
+    return titled(whole, title, min(1080, 540 * len(figures)), 540 if len(figures) < 3 else 500, l=30, t=140)

@@ -125,10 +125,11 @@ def follow_policies(config: RunConfig, every: int, tell: Callable[[str], None] =
         while run.step < config.steps:
             if run.step % every == 0:
                 snapshots.append(_snapshot(run))
-                tell(f"step {run.step}/{config.steps}")
+            if run.step % 5 == 0:
+                tell(f"{config.title}: step {run.step}/{config.steps}")
             run.losses += run.train_step()
         snapshots.append(_snapshot(run))
-        run.evaluate()
+        tell(f"{config.title}: {run.step} steps, validation accuracy {run.evaluate()['validation_accuracy']:.1%}")
     return run, snapshots
 
 

@@ -68,7 +68,9 @@ def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
-    """A `beside` frame as people read it; the last two columns are differences to the full method, DNM."""
+    """A `beside` frame as people read it, by data set; the last two columns are differences to the full method, DNM."""
+    frame = frame.assign(place=pd.factorize(frame.dataset)[0]).sort_values(["place", "n_train"], kind="stable")
+
     def to_dnm(column: str) -> pd.Series:
         keys = ["dataset", "n_train"]
         full = frame[frame.method == "dnm"].drop_duplicates(keys)[[*keys, column]]

@@ -86,7 +86,8 @@ def regularisation(records: list[dict]) -> go.Figure:
         figure.update_yaxes(title_text="accuracy (%)", row=row, col=2)
         figure.update_xaxes(title_text="training step", row=row)
     heading = _heading("Training loss and test accuracy (Figure 2)", records)
-    return titled(figure.update_layout(legend=dict(orientation="h", y=-0.12)), heading, 1000, 220 + 300 * len(data))
+    figure.update_layout(legend=dict(orientation="h", y=-0.28 / len(data)))
+    return titled(figure, heading, 1000, 220 + 300 * len(data), b=90)
 
 
 def beside_paper(frame) -> go.Figure:
@@ -106,9 +107,9 @@ def beside_paper(frame) -> go.Figure:
         figure.add_vline(x=0, line=dict(color="#555555", dash="dash"), row=1, col=col)
     figure.update_xaxes(title_text="points to full DNM<br>(bar: the row's own standard error)").update_yaxes(
         tickvals=list(range(len(titles))), ticktext=titles, range=[len(titles) - 0.4, -0.6], zeroline=False)
-    figure.update_layout(legend=dict(orientation="h", y=-0.3))
+    figure.update_layout(legend=dict(orientation="h", x=1, xanchor="right", y=1.2))
     return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})",
-                  1040, 260 + 45 * len(titles), l=150, t=90, b=80)
+                  1040, 260 + 45 * len(titles), l=150, t=100, b=80)
 
 
 def accuracies(records: list[dict]) -> go.Figure:
@@ -220,9 +221,9 @@ def chromium() -> str | None:
         import kaleido
 
         warnings.filterwarnings("ignore", message=".*kopts argument")  # plotly's own call, nothing to do about
+        go.Figure().to_image(width=50, height=50)  # first: the server below would wait for a broken browser for ever
         kaleido.start_sync_server(n=1, silence_warnings=True)  # one browser for all pictures of this process
         atexit.register(kaleido.stop_sync_server, silence_warnings=True)
-        go.Figure().to_image(width=50, height=50)
     except Exception as error:  # the browser, its driver or the system can fail in many ways
         print(f"{found} draws no PNG figures ({type(error).__name__}); figures are interactive only")
         return None

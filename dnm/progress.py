@@ -48,6 +48,20 @@ def setup_notebook() -> None:
     pd.options.styler.html.mathjax = False
 
 
+def one_line() -> Callable[[str], None]:
+    """A line of text in a notebook that later texts replace; also told to `dnm study`."""
+    from IPython.display import display
+
+    handle, file = display({"text/plain": "…"}, raw=True, display_id=True), os.environ.get("DNM_PROGRESS_FILE")
+
+    def tell(text: str) -> None:
+        handle.update({"text/plain": text}, raw=True)
+        if file:
+            Path(file).write_text(text, encoding="utf-8")
+
+    return tell
+
+
 def in_notebook(seconds: float = 1.0) -> Callable[[Status], None]:
     """Learning curves that grow in place, at most every ``seconds``; one line of text when all is done."""
     from IPython.display import display

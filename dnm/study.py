@@ -28,8 +28,9 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8eb; --page: #16181b; --soft: #22262b; --line: #3b4149; --link: #7ab8f5 } }
-body { max-width: 68rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(--ink); background: var(--page);
-  font: 17px/1.6 Helvetica, Arial, sans-serif } a { color: var(--link) } a.anchor-link { display: none }
+body { max-width: 72rem; box-sizing: border-box; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(--ink);
+  background: var(--page); font: 17px/1.6 Helvetica, Arial, sans-serif }
+a { color: var(--link) } a.anchor-link { display: none }
 h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
 pre { background: var(--soft); padding: .7rem 1rem; overflow-x: auto; font-size: 14px; line-height: 1.45 }
 code { font-size: .92em } .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import warnings
 
+import kaleido
 import numpy as np
 import pytest
 from conftest import needs_real_data
@@ -87,9 +88,11 @@ def test_png_where_a_chromium_is_found(records, tmp_path):
 def test_without_a_chromium_that_draws_figures_are_html_and_it_is_said(records, tmp_path, monkeypatch, capsys, browser, said):
     monkeypatch.setenv("BROWSER_PATH", browser)
     monkeypatch.setattr(plots.shutil, "which", lambda name: None)
+    kaleido.stop_sync_server(silence_warnings=True)  # another test may have started it
     plots.chromium.cache_clear()
     paths = report.write_figures(records, tmp_path)
     plots.chromium.cache_clear()
+    kaleido.stop_sync_server(silence_warnings=True)
     assert {p.suffix for p in paths} == {".html"} and said in capsys.readouterr().out
 
 
@@ -180,7 +183,7 @@ def test_the_study_executes_with_progress_and_reports_offline(tmp_path, tiny_mod
     configs = grid(wanted["methods"], [0], "smoke", encoder=wanted["encoder"])
     records = run_all(configs, RunStore(tmp_path / "runs"))  # all there: nothing trains
     page = write_report([executed], records, tmp_path / "report.html").read_text()
-    assert page.count("plotly-graph-div") >= 5 and "<math" in page and "Plain fine-tuning" in page
+    assert page.count("plotly-graph-div") >= 5 and "Plain fine-tuning" in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
     with pytest.raises(DnmError, match="unknown parameter of 04_training.ipynb 'method'; did you mean 'methods'"):
         execute(TRAINING, tmp_path / "never.ipynb", {"method": "plain"})
