@@ -14,8 +14,8 @@ test: $(READY)
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(READY)  # run the committed notebooks anew, in place
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
+notebooks: $(READY)  # run the committed notebooks anew, in place, with the pictures that GitHub shows
+	DNM_PNG=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 bench: $(READY)

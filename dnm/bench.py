@@ -19,8 +19,9 @@ from dnm.config import RunConfig
 from dnm.data import load_dataset
 from dnm.errors import DnmError
 from dnm.hub import model_folder
+from dnm.records import device_name
 from dnm.store import write_atomically
-from dnm.training import Run, device_name
+from dnm.training import Run
 
 
 def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, out: Path | None = None) -> list[dict]:

@@ -15,6 +15,7 @@ from dnm.batches import limited
 from dnm.config import RunConfig
 from dnm.data import Split
 from dnm.errors import DnmError
+from dnm.methods import get_method
 from dnm.models import Classifier
 from dnm.packing import pack
 from dnm.training import Run, own_randomness
@@ -70,8 +71,8 @@ def word_mixtures(run: Run, first: str, second: str, weights: Tensor) -> Tensor:
     pair = run.tokenizer([first, second])
     longest = max(map(len, pair))
     layout = pack(np.full(count, longest), run.config.max_length, share_rows=False)
-    embedded = [encoder.words(layout.place([sentence] * count)) for sentence in pair]
-    return encoder(mixing.mix(*embedded, weights[:, :longest]), layout)
+    embedded = [encoder.words(layout.place([sentence] * count).to(run.device)) for sentence in pair]
+    return encoder(mixing.mix(*embedded, weights[:, :longest].to(run.device)), layout.to(run.device)).cpu()
 
 
 def spread(points: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:
@@ -80,6 +81,8 @@ def spread(points: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:
     ``dimensions`` is the participation ratio of the covariance's eigenvalues (1 for a line, d for a ball), and
     ``off_segment`` the mean distance to the segment in units of its length.
     """
+    if len(points) < 2:
+        raise DnmError(f"at least two mixtures are needed to say how they spread, got {len(points)}")
     eigenvalues = torch.linalg.eigvalsh(torch.cov(points.double().T)).clamp_min(0)
     along = (second - first) / (second - first).norm()
     place = ((points - first) @ along).clamp(0, (second - first).norm())
@@ -107,18 +110,19 @@ def plane(points: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """DNM's policies at one step: input weights ``[d]``, label weights ``[d]`` (mean over the pairs of the run's
-    first batch) and the label embeddings ``[c, d]``."""
+    """DNM's policies at one step: input weights ``[d]``, label embeddings ``[c, d]``, and of the label weights of all
+    ordered pairs of the run's first batch the standard deviation and the share in each of 40 equal bins of [0, 1]."""
 
     step: int
     input_weight: np.ndarray
-    label_weight: np.ndarray
     label_embedding: np.ndarray
+    label_spread: float
+    label_shares: np.ndarray
 
 
 def follow_policies(config: RunConfig, every: int, tell: Callable[[str], None] = print) -> tuple[Run, list[Snapshot]]:
     """Train one DNM run and keep its policies at step 0, every ``every`` steps and at the end."""
-    if config.method == "plain" or not config.method.startswith("dnm") or config.method == "dnm-no-dnm":
+    if get_method(config.method).labels != "policy":
         raise DnmError(f"{config.method} learns no mixing policies; use dnm or one of its variants")
     with own_randomness():
         run, snapshots = Run(config), []
@@ -139,8 +143,9 @@ def _snapshot(run: Run) -> Snapshot:
     hidden = batch.hidden.to(run.device)
     everyone = selection.nearest(hidden, len(hidden) - 1)
     labels = mixing.label_policy(hidden, everyone, head.input_weight(), head.label_policy)
-    return Snapshot(run.step, head.input_weight().cpu().numpy(), labels.mean((0, 1)).cpu().numpy(),
-                    head.label_embedding.cpu().numpy().copy())
+    shares = np.histogram(labels.cpu().numpy(), 40, (0, 1))[0] / labels.numel()
+    return Snapshot(run.step, head.input_weight().cpu().numpy(), head.label_embedding.cpu().numpy().copy(),
+                    labels.std().item(), shares)
 
 
 # ---------------------------------------------------------------- notebook 06: t-SNE and what stands beside it
@@ -165,22 +170,23 @@ def purity(points, labels: np.ndarray, neighbours: int = 10, metric: str = "cosi
 
 
 def silhouette(points, labels: np.ndarray, metric: str = "cosine") -> float:
-    """Mean silhouette: near 1 where classes lie far apart, 0 where they overlap, negative where they mix."""
+    """Mean silhouette: near 1 where classes lie far apart, 0 where they overlap, negative where they mix; not a
+    number where there is only one class."""
     from sklearn.metrics import silhouette_score
 
+    if not 1 < len(np.unique(labels)) < len(labels):
+        return float("nan")
     return float(silhouette_score(np.asarray(points), labels, metric=metric))
 
 
 def mixed_points(batch: Batch, k: int, weight: Tensor | float, size: int = 20) -> dict[str, Tensor]:
-    """Mixtures of every sentence with its K nearest and K farthest, ``[N, K, d]`` each.
+    """Mixtures of sentences with their K nearest and K farthest, ``[N, K, d]`` each.
 
-    Partners are chosen within consecutive batches of ``size``, as in training.
+    Partners are chosen within consecutive batches of ``size``, as in training; a short last one is left out.
     """
-    parts = {"nearest": [], "farthest": []}
-    for hidden in batch.hidden.split(size):
-        if len(hidden) < 2:
-            continue
-        each = selection.partners_each(len(hidden), k)
+    size = min(size, len(batch.hidden))
+    each, parts = selection.partners_each(size, k), {"nearest": [], "farthest": []}
+    for hidden in batch.hidden[:len(batch.hidden) // size * size].split(size):
         for name, found in parts.items():
             found.append(mixing.mix_inputs(hidden, getattr(selection, name)(hidden, each), weight))
     return {name: torch.cat(found) for name, found in parts.items()}

@@ -4,6 +4,7 @@ The 276 accuracies of Tables 2 to 11 lie in ``data/paper_results.csv``, under th
 Taught in notebooks 04 to 06.
 """
 
+import html
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import plotly.graph_objects as go
 from dnm import drawings, explore, plots
 from dnm.batches import limited
 from dnm.config import RunConfig
-from dnm.data import load_dataset
+from dnm.data import REAL, load_dataset
 from dnm.errors import DnmError, project_root, unknown
 from dnm.methods import METHODS
 from dnm.models import Classifier
-from dnm.report import summary
+from dnm.plots import standard_error
+from dnm.report import COMPARABLE, runs_table
 from dnm.runs import grid, run_all
 from dnm.store import RunStore
 from dnm.training import Run
@@ -46,47 +48,74 @@ def table_methods(table: int) -> list[str]:
 
 
 def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
-    """The paper's ``rows`` (of `published`), one line each, with our mean, standard error, runs and setting beside.
+    """The paper's ``rows`` (of `published`), one line each, with ours beside them.
 
-    Where we have several settings of a row, the one with the most runs is shown; where none, ours is empty.
+    For each data set and size one setting of ours is taken, the one that has most of the rows (then most runs):
+    ``ours`` and ``error`` are its mean and standard error in percent, ``gap`` the difference to full DNM with the same
+    seeds and ``gap_error`` its standard error; not a number where we have no run. ``paper_gap`` takes the paper's
+    errors as independent.
     """
-    ours = summary(records).sort_values("runs", ascending=False, kind="stable") if records else pd.DataFrame()
-    lines = []
+    runs, lines = _comparable_runs(records), []
     for row in rows.itertuples():
-        mine = ours[(ours.data == row.dataset) & (ours.n_train.astype(str) == row.n_train) & (ours.method == row.method)
-                    & (ours.title == METHODS[row.method].title)] if len(ours) else ours
-        if len(mine) and row.encoder == "cnn or lstm":
-            mine = mine[mine.encoder.isin(["cnn", "lstm"])]
-        elif len(mine):
-            mine = mine[~mine.encoder.isin(["cnn", "lstm"])]
-        best = mine.iloc[0] if len(mine) else pd.Series(
-            dict(accuracy=np.nan, error=np.nan, runs=0, encoder="", profile=""))
-        lines.append({"table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
-                      "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
-                      "ours": best.accuracy, **best[["error", "runs", "encoder", "profile"]]})
-    return pd.DataFrame(lines)
+        from_scratch = runs.encoder.isin(["cnn", "lstm"]) == (row.encoder == "cnn or lstm")
+        same = runs[(runs.data == row.dataset) & (runs.n_train == row.n_train) & from_scratch]
+        wanted = same[same.method.isin(rows.method)]
+        chosen = wanted[wanted.setting == _fullest(wanted)]
+        mine, full = (chosen[chosen.method == m].set_index("seed").accuracy for m in (row.method, "dnm"))
+        gap = (mine - full).dropna()
+        theirs = rows[(rows.dataset == row.dataset) & (rows.n_train == row.n_train) & (rows.method == "dnm")].head(1)
+        lines.append({
+            "table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
+            "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
+            "ours": mine.mean(), "error": standard_error(mine.to_numpy()), "runs": len(mine),
+            "encoder": "".join(chosen.encoder[:1]) if len(mine) else "",
+            "profile": "".join(chosen.profile[:1]) if len(mine) else "",
+            "gap": gap.mean(), "gap_error": standard_error(gap.to_numpy()),
+            "paper_gap": (row.accuracy - theirs.accuracy).mean(),
+            "paper_gap_error": np.hypot(row.error, theirs.error).mean()})
+        if row.method == "dnm":
+            lines[-1] |= {"gap_error": np.nan, "paper_gap_error": np.nan}
+    return pd.DataFrame(lines, columns=_BESIDE)
+
+
+_BESIDE = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs", "encoder",
+           "profile", "gap", "gap_error", "paper_gap", "paper_gap_error"]
+
+
+def _comparable_runs(records: list[dict]) -> pd.DataFrame:
+    """A row a run on the paper's data sets (no file of one's own of that name), methods with their usual settings."""
+    kept = [r for r in records if r["config"]["dataset"] in REAL and r["title"] == METHODS[r["config"]["method"]].title]
+    if not kept:
+        columns = ["data", "n_train", "encoder", "method", "seed", "accuracy", "profile", "setting"]
+        return pd.DataFrame(columns=columns, dtype=object).astype({"accuracy": float})
+    runs = runs_table(kept)
+    runs["setting"] = runs[COMPARABLE].astype(str).agg(" ".join, axis=1)
+    return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["setting", "method", "seed"])
+
+
+def _fullest(runs: pd.DataFrame) -> str | None:
+    """The setting with the most methods, then the most runs."""
+    counts = runs.groupby("setting").agg(methods=("method", "nunique"), runs=("method", "size"))
+    return counts.sort_values(["methods", "runs"], kind="stable").index[-1] if len(counts) else None
 
 
 def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
-    """A `beside` frame as people read it, by data set; the last two columns are differences to the full method, DNM."""
-    frame = frame.assign(place=pd.factorize(frame.dataset)[0]).sort_values(["place", "n_train"], kind="stable")
+    """A `beside` frame as people read it, by data set and size; the last two columns are differences to full DNM."""
+    sizes = frame.n_train.map(lambda n: float("inf") if n == "all" else float(n))
+    frame = frame.assign(place=pd.factorize(frame.dataset)[0], size=sizes).sort_values(["place", "size"], kind="stable")
 
-    def to_dnm(column: str) -> pd.Series:
-        keys = ["dataset", "n_train"]
-        full = frame[frame.method == "dnm"].drop_duplicates(keys)[[*keys, column]]
-        return frame[column] - frame[keys].merge(full, how="left", on=keys)[column].to_numpy()
+    def number(value: float, error: float, sign: str = "") -> str:
+        if np.isnan(value):
+            return "–" if sign else "not run"
+        return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
-    def number(value: float, error: float) -> str:
-        return "not run yet" if np.isnan(value) else f"{value:.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
-
-    def sign(value: float) -> str:
-        return "–" if np.isnan(value) else f"{value:+.1f}"
+    def column(value: str, error: str, sign: str = "") -> list[str]:
+        return [number(v, e, sign) for v, e in zip(frame[value], frame[error], strict=True)]
 
     return pd.DataFrame({
         "data": frame.dataset, "n": frame.n_train, "method": frame.title,
-        "paper (%)": [number(v, e) for v, e in zip(frame.paper, frame.paper_error, strict=True)],
-        "ours (%)": [number(v, e) for v, e in zip(frame.ours, frame.error, strict=True)], "runs": frame.runs,
-        "paper to DNM": to_dnm("paper").map(sign), "ours to DNM": to_dnm("ours").map(sign)})
+        "paper (%)": column("paper", "paper_error"), "ours (%)": column("ours", "error"), "runs": frame.runs,
+        "paper to DNM": column("paper_gap", "paper_gap_error", "+"), "ours to DNM": column("gap", "gap_error", "+")})
 
 
 def kept_records() -> list[dict]:
@@ -121,18 +150,17 @@ def draw(name: str, out: Path, store: RunStore, datasets: list[str] | None = Non
 
 def mixed_map(config: RunConfig, sentences: int = 100, k: int = 3, perplexity: float = 30) -> go.Figure:
     """Figure 3: t-SNE of training sentences and their mixtures, by the encoder and policy before training."""
-    run = Run(config)
+    run = Run(config.with_(device="cpu"))
     batch = explore.Batch.of(run.classifier(), run.train.take(range(min(sentences, len(run.train)))))
-    with np.errstate(all="ignore"):
-        points, groups, texts = mixtures(batch, k, run.model.head.input_weight().detach())
-    places = explore.tsne(points, min(perplexity, (len(points) - 1) / 3), config.seed)
+    points, groups, texts = mixtures(batch, k, run.model.head.input_weight().detach())
+    perplexity = min(perplexity, (len(points) - 1) // 3)
     title = (f"Original and mixed sentences (Figure 3): {batch_name(config)}<br><sub>K = {k}, t-SNE of perplexity "
-             f"{perplexity:g}, {config.encoder} before training</sub>")
-    return drawings.clouds(places, groups, texts, title, LOOKS)
+             f"{perplexity:g}, encoder before training</sub>")
+    return drawings.clouds(explore.tsne(points, perplexity, config.seed), groups, texts, title, LOOKS)
 
 
-def mixtures(batch: explore.Batch, k: int, weight) -> tuple:
-    """Points ``[n, d]`` of a batch and its mixtures, with their group and sentences."""
+def mixtures(batch: explore.Batch, k: int, weight) -> tuple[np.ndarray, list[str], list[str]]:
+    """Points ``[n, d]`` of a batch and its mixtures, the name of each one's group (of `LOOKS`) and its sentence."""
     mixed = explore.mixed_points(batch, k, weight)
     points, groups, texts = [batch.hidden], ["original"] * len(batch.texts), list(batch.texts)
     for name, found in mixed.items():
@@ -145,21 +173,21 @@ def mixtures(batch: explore.Batch, k: int, weight) -> tuple:
 def feature_map(config: RunConfig, store: RunStore, on_status=None, sentences: int = 400,
                 perplexity: float = 30) -> go.Figure:
     """Figure 4: t-SNE of test sentences' hidden states after plain fine-tuning and after DNM, with their measures."""
-    figures, titles = [], []
+    figures, titles, data = [], [], load_dataset(config.dataset, config.text_column, config.label_column)
     for method in ("plain", "dnm"):
         mine = config.with_(method=method)
-        run_all([mine], store, save_models=True, on_status=on_status)
-        classifier = Classifier.load(store.model_path(mine))
-        batch = explore.Batch.of(classifier, limited(load_dataset(mine.dataset), "test", sentences))
+        where = run_all([mine], store, save_models=True, on_status=on_status)[0]["environment"]
+        batch = explore.Batch.of(Classifier.load(store.model_path(mine)), limited(data, "test", sentences))
+        perplexity = min(perplexity, (len(batch.texts) - 1) // 3)
         places = explore.tsne(batch.hidden, perplexity, config.seed)
         figures.append(drawings.clouds(places, [batch.label_names[y] for y in batch.labels], batch.texts, ""))
         titles.append(f"{METHODS[method].title}<br>purity {explore.purity(batch.hidden, batch.labels):.2f}, "
                       f"silhouette {explore.silhouette(batch.hidden, batch.labels):.2f}")
-    title = (f"Test features (Figure 4): {batch_name(config)}, t-SNE of perplexity {perplexity:g}"
-             "<br><sub>purity and silhouette are measured in the hidden space</sub>")
-    return drawings.side_by_side(figures, titles, title)
+    title = (f"Test features (Figure 4): {batch_name(config)}<br><sub>{where['device']}, {where['precision']}; "
+             f"t-SNE of perplexity {perplexity:g}; purity and silhouette are measured in the hidden space</sub>")
+    return drawings.panels(figures, titles, title)
 
 
 def batch_name(config: RunConfig) -> str:
-    return (f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, profile {config.label}, "
+    return html.escape(f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, profile {config.label}, "
             f"seed {config.seed}")

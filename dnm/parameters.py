@@ -27,9 +27,9 @@ def check(given: dict, known: dict[str, str], where: str) -> None:
             raise unknown(f"parameter of {where}", name, known)
         kind = known[name]
         listed = kind == "list" and isinstance(value, str | int)  # "plain,dnm" and a single value are lists too
-        every = kind == "int" and value == "all"  # a number of sentences may be all of them
-        right = isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))
-        if not (right or listed or every):
+        every = name == "n_train" and value == "all"
+        right = isinstance(value, KINDS[kind]) or listed or every
+        if not right or (isinstance(value, bool) and kind != "bool"):
             raise DnmError(f"{where}: {name} must be {kind}, got {value!r}")
 
 

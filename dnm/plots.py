@@ -1,13 +1,12 @@
 """Pictures: data in, `plotly` figure out, nothing else. Colours are Okabe and Ito's, safe for the colour-blind."""
 
-import atexit
 import base64
 import gzip
 import html
 import os
 import re
 import shutil
-import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,13 +19,14 @@ from dnm.methods import METHODS
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6914")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 _CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6}
 LAYOUT = dict(template="plotly_white", font=dict(size=14, family="Helvetica, Arial, sans-serif"),
               paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60))
 
 
-def titled(figure: go.Figure, title: str | dict, width: int, height: int, **margin) -> go.Figure:
-    """The figure in the study's look, with a title, a size in pixels and margins of its own."""
+def titled(figure: go.Figure, title: str | dict, height: int, width: int | None = None, **margin) -> go.Figure:
+    """The figure in the study's look: titled, ``height`` pixels high, as wide as the page unless ``width`` is set."""
     title = title if isinstance(title, dict) else dict(text=title, font_size=16)
     return figure.update_layout(**LAYOUT, title=title, width=width, height=height).update_layout(margin=margin)
 
@@ -66,13 +66,13 @@ def learning_curves(records: list[dict]) -> go.Figure:
             figure.add_hline(y=100 * ceiling, line=dict(color="#555555", dash="dash"), **_place(panel),
                              annotation_text=f"best possible {ceiling:.1%}", annotation_position="bottom right")
     figure.update_layout(legend=dict(orientation="h", y=-0.12))
-    return titled(figure, _heading("Learning curves", records), 1000, 200 + 320 * -(-len(panels) // 2))
+    return titled(figure, _heading("Learning curves", records), 200 + 320 * -(-len(panels) // 2))
 
 
 def regularisation(records: list[dict]) -> go.Figure:
     """Training loss and test accuracy by data set (the paper's Figure 2): mean over seeds, band ± standard error."""
     data = list(dict.fromkeys(record["data"]["name"] for record in records))
-    titles = [f"{name}: {what}" for name in data for what in ("training loss", "test accuracy")]
+    titles = [f"{html.escape(name)}: {what}" for name in data for what in ("training loss", "test accuracy")]
     figure = make_subplots(len(data), 2, subplot_titles=titles, horizontal_spacing=0.1,
                            vertical_spacing=0.32 / len(data))
     for row, name in enumerate(data, start=1):
@@ -87,29 +87,41 @@ def regularisation(records: list[dict]) -> go.Figure:
         figure.update_xaxes(title_text="training step", row=row)
     heading = _heading("Training loss and test accuracy (Figure 2)", records)
     figure.update_layout(legend=dict(orientation="h", y=-0.28 / len(data)))
-    return titled(figure, heading, 1000, 220 + 300 * len(data), b=90)
+    return titled(figure, heading, 220 + 300 * len(data), b=90)
 
 
 def beside_paper(frame) -> go.Figure:
     """Differences to full DNM in points, the paper's and ours, for a frame of `dnm.paper.beside` of one table."""
-    data = list(dict.fromkeys(frame.dataset))
+    data, others = list(dict.fromkeys(frame.dataset)), frame[frame.method != "dnm"]
+    titles = list(dict.fromkeys(others.title))
     figure = make_subplots(1, len(data), subplot_titles=data, shared_yaxes=True, horizontal_spacing=0.04)
-    titles = [title for title in dict.fromkeys(frame.title) if title != METHODS["dnm"].title]
     for col, name in enumerate(data, start=1):
-        mine = frame[frame.dataset == name].set_index("title")
-        full, mine = mine.loc[METHODS["dnm"].title], mine.drop(METHODS["dnm"].title)
-        for who, error, colour, symbol, shift in (("paper", "paper_error", PALETTE[6], "diamond-open", -0.13),
-                                                  ("ours", "error", PALETTE[1], "circle", 0.13)):
-            figure.add_scatter(x=mine[who] - full[who], y=[titles.index(t) + shift for t in mine.index], row=1, col=col,
-                               mode="markers", marker=dict(color=colour, size=11, symbol=symbol), name=who,
-                               legendgroup=who, showlegend=col == 1, error_x=dict(array=mine[error], thickness=2),
+        mine = others[others.dataset == name]
+        for who, gap, colour, symbol, shift in (("paper", "paper_gap", PALETTE[6], "diamond-open", -0.13),
+                                                ("ours", "gap", PALETTE[1], "circle", 0.13)):
+            figure.add_scatter(x=mine[gap], y=[titles.index(t) + shift for t in mine.title], row=1, col=col, name=who,
+                               mode="markers", marker=dict(color=colour, size=11, symbol=symbol), legendgroup=who,
+                               showlegend=col == 1, error_x=dict(array=mine[f"{gap}_error"], thickness=2),
                                hovertemplate="%{x:+.1f} points<extra>" + who + "</extra>")
         figure.add_vline(x=0, line=dict(color="#555555", dash="dash"), row=1, col=col)
-    figure.update_xaxes(title_text="points to full DNM<br>(bar: the row's own standard error)").update_yaxes(
+    figure.update_xaxes(title_text="points to full DNM<br>(± its standard error)").update_yaxes(
         tickvals=list(range(len(titles))), ticktext=titles, range=[len(titles) - 0.4, -0.6], zeroline=False)
     figure.update_layout(legend=dict(orientation="h", x=1, xanchor="right", y=1.2))
     return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})",
-                  1040, 260 + 45 * len(titles), l=150, t=100, b=80)
+                  260 + 45 * len(titles), l=150, t=100, b=80)
+
+
+def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:
+    """One line for each entry of ``series``, told apart by markers and dashes as well as by colour."""
+    figure = go.Figure()
+    for number, (name, y) in enumerate(series.items()):
+        method = next((row.name for row in METHODS.values() if row.title == name), None)
+        colour, dash = style(method) if method else (PALETTE[number % len(PALETTE)], DASHES[number % len(DASHES)])
+        line = dict(color=colour, dash=dash, width=2.5)
+        figure.add_scatter(x=list(x), y=np.asarray(y, dtype=float).round(4), mode="lines+markers", line=line,
+                           name=html.escape(name), marker=dict(symbol=SYMBOLS[number % len(SYMBOLS)], size=8))
+    figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
+    return titled(figure.update_layout(legend=dict(orientation="h", y=-0.22)), html.escape(title), 430, t=70)
 
 
 def accuracies(records: list[dict]) -> go.Figure:
@@ -135,7 +147,7 @@ def accuracies(records: list[dict]) -> go.Figure:
     figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=list(groups),
                         range=[len(groups) - 0.4, -0.7], showgrid=False, zeroline=False)
     figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
-    return titled(figure, _heading("Test accuracy", records), 900, 170 + 75 * len(groups), l=190)
+    return titled(figure, _heading("Test accuracy", records), 170 + 75 * len(groups), l=190)
 
 
 def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
@@ -149,7 +161,7 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
                                   hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
     figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
     figure.update_xaxes(title_text="predicted class", type="category")
-    return titled(figure, html.escape(title), 480 + 45 * len(labels), 360 + 35 * len(labels))
+    return titled(figure, html.escape(title), 360 + 35 * len(labels), 480 + 45 * len(labels))
 
 
 def live_curves(status) -> go.Figure:
@@ -185,13 +197,13 @@ def save(figure: go.Figure, path: Path, with_html: bool = True) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     page, picture, written = path.with_name(path.name + ".html"), path.with_name(path.name + ".png"), []
     if with_html:
-        body = figure.to_html(full_html=False, include_plotlyjs=False, auto_play=False)
+        body = figure.to_html(full_html=False, include_plotlyjs=False, auto_play=False, config={"responsive": True})
         head = f'<meta charset="utf-8"><title>{html.escape(path.name)}</title>'
         text = f"<!DOCTYPE html><html><head>{head}</head><body>{deferred(body)}</body></html>"
         page.write_text(text, encoding="utf-8")
         written.append(page)
     if chromium():
-        figure.write_image(picture, scale=2)
+        figure.write_image(picture, width=figure.layout.width or 1000, scale=2)
         written.append(picture)
     return written
 
@@ -218,12 +230,7 @@ def chromium() -> str | None:
         print("no Chromium found, so no PNG figures: install one, or set BROWSER_PATH")
         return None
     try:
-        import kaleido
-
-        warnings.filterwarnings("ignore", message=".*kopts argument")  # plotly's own call, nothing to do about
-        go.Figure().to_image(width=50, height=50)  # first: the server below would wait for a broken browser for ever
-        kaleido.start_sync_server(n=1, silence_warnings=True)  # one browser for all pictures of this process
-        atexit.register(kaleido.stop_sync_server, silence_warnings=True)
+        go.Figure().to_image(width=50, height=50)
     except Exception as error:  # the browser, its driver or the system can fail in many ways
         print(f"{found} draws no PNG figures ({type(error).__name__}); figures are interactive only")
         return None
@@ -252,7 +259,8 @@ def _heading(what: str, records: list[dict]) -> dict:
     """A title that names data, size, encoder, profile and device."""
     first = records[0]
     seeds = len({record["config"]["seed"] for record in records})
-    about = (f"{first['data']['name']}, n = {first['config']['n_train']}, {first['config']['encoder']}, profile "
+    data = ", ".join(dict.fromkeys(record["data"]["name"] for record in records))
+    about = (f"{data}, n = {first['config']['n_train']}, {first['config']['encoder']}, profile "
              f"{first['label']}, {seeds} seed{'s' * (seeds > 1)}, {first['environment']['device']}, "
              f"{first['environment']['precision']}")
     return dict(text=f"{what}<br><sub>{html.escape(about)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))

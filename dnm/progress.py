@@ -35,14 +35,15 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
 
 
 def setup_notebook() -> None:
-    """Figures interactive with a PNG beside them (which GitHub shows) where a Chromium is found; tables wide."""
+    """Interactive figures and wide tables; with ``$DNM_PNG`` set, a PNG beside each figure, which GitHub shows."""
     import pandas as pd
     import plotly.io
 
     from dnm.plots import chromium
 
-    plotly.io.renderers.default = "plotly_mimetype+png" if chromium() else "plotly_mimetype"
-    plotly.io.defaults.default_scale = 1.25
+    png = os.environ.get("DNM_PNG") and chromium()  # a browser for each picture takes seconds: only for what is kept
+    plotly.io.renderers.default = "plotly_mimetype+png" if png else "plotly_mimetype"
+    plotly.io.defaults.default_scale, plotly.io.defaults.default_width = 1, 820  # fits JupyterLab at 1280 pixels
     pd.options.display.max_colwidth = 200
     pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
     pd.options.styler.html.mathjax = False

@@ -65,7 +65,7 @@ def caption(table: pd.DataFrame) -> str:
 
 def as_html(table: pd.DataFrame, heading: str = "") -> Styler:
     """A table for a page or notebook, without row numbers; whatever text it holds is escaped."""
-    return table.style.hide(axis="index").format(escape="html").set_caption(html.escape(heading))
+    return table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -76,12 +76,13 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
     varied = [name for name in COMPARABLE if table[name].nunique() > 1 and name not in _UNSEEN]
-    return table[varied].rename(columns={"n_train": "n"}).assign(**{
+    shown = table[varied].rename(columns={"n_train": "n"}).assign(**{
         "method": table.title,
         "accuracy (%)": [with_error(a, e) for a, e in zip(table.accuracy, table.error, strict=True)],
         "to plain": [with_error(a, e, "+") for a, e in zip(table.to_plain, table.to_plain_error, strict=True)],
         "last step (%)": [f"{a:.1f}" for a in table.last_accuracy], "runs": table.runs,
         "seconds a run": [f"{s:.0f}" for s in table.seconds_a_run]})
+    return shown if table.to_plain.notna().any() else shown.drop(columns="to plain")
 
 
 def markdown(frame: pd.DataFrame) -> str:

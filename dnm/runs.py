@@ -99,15 +99,13 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
             if position in records:
                 continue
             status.config, status.step, status.row = config, 0, None
-            history = status.histories.setdefault(position, [])
+            status.histories[position] = []
             if store.checkpoint_path(config).exists():
                 status.notes.append(f"{config.method}, seed {config.seed}: goes on from its checkpoint")
 
-            def progress(event, history=history):
+            def progress(event, position=position):
                 status.step, status.seconds = event.step, time.perf_counter() - started
-                if event.row:
-                    status.row = event.row
-                    history.append(event.row)
+                status.row, status.histories[position] = event.row or status.row, event.history
                 tell(status)
 
             record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,

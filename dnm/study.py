@@ -7,13 +7,15 @@ import base64
 import html
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 from dnm import report
-from dnm.config import RunConfig
+from dnm.config import DATASETS, RunConfig, as_list
+from dnm.data import load_dataset
 from dnm.errors import DnmError, project_root, unknown
 from dnm.parameters import check, declared
 from dnm.plots import deferred
@@ -32,7 +34,7 @@ body { max-width: 72rem; box-sizing: border-box; margin: 0 auto; padding: 1rem 1
   background: var(--page); font: 17px/1.6 Helvetica, Arial, sans-serif }
 a { color: var(--link) } a.anchor-link { display: none }
 h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
-pre { background: var(--soft); padding: .7rem 1rem; overflow-x: auto; font-size: 14px; line-height: 1.45 }
+pre { white-space: pre-wrap; background: var(--soft); padding: .7rem 1rem; font-size: 14px; line-height: 1.45 }
 code { font-size: .92em } .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 15px; display: block; overflow-x: auto }
 caption { text-align: left; opacity: .8; padding-bottom: .4rem }
@@ -59,7 +61,7 @@ def run_study(out: Path | None, config: RunConfig, runs: str | None = None) -> P
     store = RunStore.open(runs)
     settings = dict(dataset=config.dataset, encoder=config.encoder, profile=config.profile)
     executed = execute_all(notebooks(), out / "notebooks", {
-        **STUDY, **settings, "sizes": [config.n_train], "n_train": config.n_train, "store": str(store.folder)})
+        **STUDY, **settings, "sizes": [config.n_train], "n_train": config.n_train, "store": str(store.folder)}, ONLY)
     # The same runs as the training notebook's: all stored by now, so none is trained here.
     records = run_all(grid(STUDY["methods"], STUDY["seeds"], n_train=config.n_train, **settings), store)
     print("figures, tables and report …", flush=True)
@@ -83,34 +85,58 @@ def run_batch(names: list[str], datasets: list[str], out: Path, parameters: dict
     chosen = [_named(name) for name in names]
     known = {path: declared(path) for path in chosen}
     everything = {name: kind for kinds in known.values() for name, kind in kinds.items()}
-    check(parameters | {"dataset": ""}, everything, " or ".join(path.stem for path in chosen))
-    written = []
-    for dataset in datasets:
-        config = RunConfig.create(dataset=dataset)  # a wrong name is told now, not after an hour
-        folder = out / Path(config.dataset).stem
-        print(f"{dataset}:", flush=True)
-        executed = execute_all(chosen, folder, {**parameters, "dataset": config.dataset})
+    check(parameters, everything, " or ".join(path.stem for path in chosen))
+    # Notebooks run in a folder of their own; a wrong name of a data set is told now, not after an hour.
+    places = {name: str(Path(value).expanduser().resolve()) for name, value in parameters.items()
+              if name in ("store", "file") or (name == "encoder" and Path(value).is_dir())}
+    configs, written = [RunConfig.create(dataset=dataset) for dataset in dict.fromkeys(datasets)], []
+    blind = [path.name for path in chosen if "dataset" not in known[path]]
+    for data in [config.dataset for config in configs]:
+        if data != RunConfig.dataset and data in DATASETS and blind:
+            raise DnmError(f"{', '.join(blind)} cannot take data set {data!r}: it reads a file of your own, or none")
+        _try(data, parameters | places)
+    for number, config in enumerate(configs):
+        stem, given = Path(config.dataset).stem, {"dataset": config.dataset}
+        if config.dataset not in DATASETS:
+            given["file"] = config.dataset
+        folder = out / (stem if stem not in [Path(c.dataset).stem for c in configs[:number]] else f"{stem}-{number}")
+        print(f"{stem}:", flush=True)
+        executed = execute_all(chosen, folder, {**given, **parameters, **places})
         written += [*executed, write_report(executed, [], folder / "report.html")]
     return written
+
+
+def _try(dataset: str, parameters: dict) -> None:
+    """Make configurations like those the notebooks will, so that a wrong value or a missing data set is told first."""
+    settings = {name: parameters[name] for name in ("encoder", "n_train", "k", "alpha") if name in parameters}
+    config = grid(as_list(parameters.get("methods", "dnm")), as_list(parameters.get("seeds", 0), int),
+                  parameters.get("profile", "quick"), dataset=dataset, **settings)[0]
+    for size in as_list(parameters.get("sizes", [])):
+        config.with_(n_train=size)
+    if config.dataset in DATASETS:  # a file's columns may be named by the notebook
+        load_dataset(config.dataset)
 
 
 def _named(name: str) -> Path:
     """A notebook by number, name or path."""
     for path in notebooks():
-        if name in (path.stem, path.name, path.stem.split("_")[0], str(path)) or Path(name).resolve() == path:
+        if name.zfill(2) in (path.stem, path.name, path.stem.split("_")[0], str(path)) or Path(name).resolve() == path:
             return path
     raise unknown("notebook", name, [path.stem for path in notebooks()])
 
 
-def execute_all(paths: list[Path], folder: Path, wanted: dict) -> list[Path]:
-    """Execute notebooks in order, each with those of the ``wanted`` parameters that it has."""
+def execute_all(paths: list[Path], folder: Path, wanted: dict, only: dict[str, dict] | None = None) -> list[Path]:
+    """Execute notebooks in order, each with those of the ``wanted`` parameters that it has.
+
+    ``only`` holds, by notebook, parameters that come before the wanted ones.
+    """
     for name in ("DNM_DATA_DIR", "DNM_HOME"):  # notebooks run in a folder of their own
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     executed = []
     for number, path in enumerate(paths, start=1):
         started, kinds = time.perf_counter(), declared(path)
-        given = {name: value for name, value in (wanted | ONLY.get(path.stem, {})).items() if name in kinds}
+        given = {name: value for name, value in (wanted | (only or {}).get(path.stem, {})).items() if name in kinds}
         print(f"[{number}/{len(paths)}] {path.name} ", end="", flush=True)
         executed.append(execute(path, folder / path.name, given))
         print(clock(time.perf_counter() - started), flush=True)
@@ -131,7 +157,8 @@ def execute(path: Path, target: Path, parameters: dict) -> Path:
         watcher.start()
         try:
             papermill.execute_notebook(str(path), str(target), parameters=parameters, cwd=str(path.parent),
-                                       kernel_name="python3", progress_bar=False, store_widget_state=False)
+                                       kernel_name="python3", progress_bar=False, store_widget_state=False,
+                                       extra_arguments=["--IPKernelApp.log_level=40"])  # no word on how it connects
         except papermill.PapermillExecutionError as error:
             raise DnmError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                            f"(the notebook so far: {target})") from None
@@ -147,13 +174,14 @@ def execute(path: Path, target: Path, parameters: dict) -> Path:
 
 
 def _show_progress(file: Path, finished: threading.Event) -> None:
-    shown = ""
-    while not finished.wait(1.0):
+    """One line that is written over in a terminal; in a log file a line now and then."""
+    live, shown = sys.stdout.isatty(), ""
+    while not finished.wait(1.0 if live else 15.0):
         line = file.read_text(encoding="utf-8") if file.exists() else ""
         if line and line != shown:
-            print(f"\r  {line:<90}", end="", flush=True)
+            print(f"\r  {line:<90}" if live else f"\n  {line}", end="", flush=True)
             shown = line
-    print("\r" + " " * 92 + "\r" if shown else "", end="", flush=True)
+    print("\r" + " " * 92 + "\r" if live and shown else "", end="", flush=True)
 
 
 def _short(path: Path) -> Path:
@@ -176,12 +204,13 @@ def write_report(executed: list[Path], records: list[dict], target: Path) -> Pat
                 cell.source = mathml(cell.source)
             for output in cell.get("outputs", []):
                 _embed_figure(output)
-            if any(WIDGET in output.get("data", {}) for output in cell.get("outputs", [])):
-                cell.outputs = []  # needs a kernel; its twin is the next figure
+                output.get("data", {}).pop(WIDGET, None)  # needs a kernel; a line of text stays, and its twin follows
         body, _ = exporter.from_notebook_node(notebook)
         title = next((line[2:] for cell in notebook.cells for line in cell.source.splitlines()
                       if cell.cell_type == "markdown" and line.startswith("# ")), path.stem)
-        body = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="#\1"', body)  # the other notebooks are on this page
+        for link in re.findall(r'<a href="(\w+)\.(?:ipynb|md)">', body):  # to notebooks of this page only
+            on_page = link in [other.stem for other in executed]
+            body = re.sub(rf'<a href="{link}\.(ipynb|md)">', f'<a href="#{link}">' if on_page else "<a>", body)
         contents.append(f'<li><a href="#{path.stem}">{html.escape(title)}</a></li>')
         sections.append(f'<section id="{path.stem}">{body}</section>')
     results = ""
@@ -210,7 +239,8 @@ def _embed_figure(output: dict) -> None:
 
         figure = go.Figure(data[PLOTLY].get("data"), data[PLOTLY].get("layout"), data[PLOTLY].get("frames"))
         data.clear()
-        data["text/html"] = figure.to_html(include_plotlyjs=False, full_html=False, auto_play=False)
+        data["text/html"] = figure.to_html(include_plotlyjs=False, full_html=False, auto_play=False,
+                                            config={"responsive": True})
     elif "image/png" in data:
         picture = data["image/png"]
         picture = picture if isinstance(picture, str) else base64.b64encode(picture).decode()

@@ -6,7 +6,6 @@ seed share batches, draws and (where they encode the same rows) dropout masks.
 """
 
 import math
-import platform
 import threading
 import time
 import warnings
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnm import __version__, hub
+from dnm import hub
 from dnm.batches import Batches, Encoded, limited
 from dnm.config import RunConfig
 from dnm.data import Dataset, load_dataset, subset
@@ -30,8 +29,9 @@ from dnm.methods import get_method
 from dnm.mixing import mix
 from dnm.models import Classifier, Model, resolve_device
 from dnm.packing import pack
+from dnm.records import record
 from dnm.selection import partners_each
-from dnm.store import RESULT_FORMAT, load_tensors, save_tensors
+from dnm.store import load_tensors, save_tensors
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
 _TURN = threading.Lock()
@@ -48,14 +48,21 @@ class Progress:
     config: RunConfig
     step: int
     seconds: float
+    history: list[dict]
     row: dict | None = None
 
 
 @contextmanager
-def own_randomness() -> Iterator[None]:
+def own_randomness(stop: threading.Event | None = None) -> Iterator[None]:
     """Training inside leaves torch's random state as it was; one at a time, as all threads share that state."""
-    with _TURN, torch.random.fork_rng():
-        yield
+    while not _TURN.acquire(timeout=0.2):
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped while waiting for another training in this process")
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        _TURN.release()
 
 
 class Run:
@@ -231,30 +238,6 @@ class Run:
                       self.best["predictions"], best_step=self.best["step"])
 
 
-def record(run: Run, history: list[dict], test_accuracy: float, last: float, predictions: list[int], **more) -> dict:
-    """The JSON record of a finished run; accuracies are fractions, times seconds."""
-    import transformers
-
-    return {
-        "format": RESULT_FORMAT, "hash": run.config.hash, "config": run.config.to_dict(), "label": run.config.label,
-        "data": {"name": run.data.name, "fingerprint": run.data.fingerprint, "counts": run.data.counts,
-                 "labels": list(run.data.label_names), "source": run.data.source, "ceiling": run.data.ceiling()},
-        "encoder_weights": run.weights,
-        "environment": {"device": device_name(run.device), "precision": run.precision, "torch": torch.__version__,
-                        "transformers": transformers.__version__, "dnm": __version__,
-                        "threads": torch.get_num_threads()},
-        "title": run.config.title, "k": run.k, "test_accuracy": test_accuracy, "last_test_accuracy": last, **more,
-        "history": history, "test_predictions": predictions,
-        "seconds": round(run.seconds, 3),
-    }
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
 def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | None = None,
         checkpoint_seconds: float = 60.0, stop: threading.Event | None = None,
         on_progress: Callable[[Progress], None] | None = None) -> tuple[dict, Run]:
@@ -269,7 +252,7 @@ def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | No
     """
     if get_method(config.method).level == "frozen":
         return fit_frozen(config, data)
-    with own_randomness():
+    with own_randomness(stop):
         run = Run(config, data)
         if checkpoint and checkpoint.exists():
             run.load(checkpoint)
@@ -281,7 +264,7 @@ def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | No
             if run.step % config.eval_every == 0 or run.step == config.steps:
                 row = run.evaluate()
             run.seconds = time.perf_counter() - started
-            tell(Progress(config, run.step, run.seconds, row))
+            tell(Progress(config, run.step, run.seconds, run.history, row))
             stopping = stop is not None and stop.is_set() and run.step < config.steps
             if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
                 try:

@@ -1,7 +1,10 @@
 """Widgets for JupyterLab: controls above a drawing of `dnm.drawings` that moves as they move.
 
-Each can be used alone: ``from dnm.widgets import playground; playground()``. Every control answers the keyboard
-(Tab to it, then the arrow keys). The same drawings move without Python through `dnm.drawings.with_slider`.
+Each can be used alone: ``from dnm.widgets import playground; playground()``; or with a run at hand,
+``run = Run(RunConfig.create("smoke", method="dnm")); partner_explorer(Batch.first(run))`` (from `dnm.training`,
+`dnm.config` and `dnm.explore`), ``sentence_box(run.classifier(), Batch.first(run), "a sentence")``. Every control
+answers the keyboard (Tab to it, then the arrow keys). The same drawings move without Python through
+`dnm.drawings.with_slider`.
 Taught in notebooks 01 to 04, 06 and 07.
 """
 
@@ -24,6 +27,7 @@ from dnm.runs import Status, run_all
 from dnm.store import RunStore
 from dnm.training import Interrupted
 
+WIDTH = 820  # fits JupyterLab with its side bar on a screen of 1280 pixels
 _NAMED = dict(description_width="130px")
 _WIDE = dict(style=_NAMED, layout=w.Layout(width="430px"))
 
@@ -35,7 +39,7 @@ class Explorer(w.VBox):
                  extra: Sequence[w.Widget] = ()):
         self.draw, self.controls = draw, controls
         first = draw(**self.values)
-        self.figure = go.FigureWidget(_plain(first.data), _plain(first.layout))
+        self.figure = go.FigureWidget(_plain(first.data), _plain(first.layout) | {"width": WIDTH})
         for control in controls.values():
             control.observe(lambda _: self.redraw(), names="value")
         rows = [w.HBox(list(controls.values()), layout=w.Layout(flex_flow="row wrap"))] if controls else []
@@ -52,9 +56,8 @@ class Explorer(w.VBox):
             for trace, other in zip(self.figure.data, new.data, strict=True):
                 trace.update(_plain(other))
             self.figure.layout.title.text = new.layout.title.text
-            self.figure.layout.xaxis.update(new.layout.xaxis)
-            if new.layout.height:
-                self.figure.layout.height = new.layout.height
+            for axis, ends in drawings.axis_ranges(new).items():
+                self.figure.layout[axis].range = ends
 
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and for pages without a kernel one line of text instead of a list of its parts."""
@@ -80,11 +83,19 @@ def _plain(value):
 
 def playground() -> Explorer:
     """Two sentences in two dimensions: what a scalar, vector or matrix of weights can reach (notebook 01)."""
-    return Explorer(drawings.playground, {
+    explorer = Explorer(drawings.playground, {
         "policy": w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED),
         "alpha": w.FloatLogSlider(1.0, base=10, min=-1, max=1, step=0.05, description="α of Beta(α, α)", **_WIDE),
         "first_weight": w.FloatSlider(0.7, min=0, max=1, step=0.02, description="λ (dimension 1)", **_WIDE),
-        "second_weight": w.FloatSlider(0.3, min=0, max=1, step=0.02, description="λ of dimension 2", **_WIDE)})
+        "second_weight": w.FloatSlider(0.3, min=0, max=1, step=0.02, description="λ (dimension 2)", disabled=True,
+                                       **_WIDE)})
+
+    def only_what_counts(_) -> None:
+        policy, controls = explorer.values["policy"], explorer.controls
+        controls["first_weight"].disabled, controls["second_weight"].disabled = policy == "matrix", policy != "vector"
+
+    explorer.controls["policy"].observe(only_what_counts, names="value")
+    return explorer
 
 
 def partner_explorer(batch: explore.Batch, k: int = 5) -> Explorer:

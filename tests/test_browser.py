@@ -48,7 +48,7 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     home, token = tmp_path_factory.mktemp("lab"), secrets.token_hex()
     for plugin, values in SETTINGS.items():
         path = home / f"JUPYTERLAB_SETTINGS_DIR/@jupyterlab/{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     (root := home / "root").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -86,9 +86,9 @@ def opened(lab, browser, tiny_models, tmp_path):
     changes = {"encoder": str(tiny_models["bert"]), "store": str(tmp_path / "runs"), "methods": ["plain", "dnm"],
                "sizes": [50], "seeds": [0, 1], "perplexities": [5, 20], "sentences": 60, "snapshots": 3}
 
-    def open_notebook(number: str):
+    def open_notebook(number: str, **more):
         known, target = declared(NOTEBOOKS[number]), lab[1] / f"{number}.ipynb"
-        given = {name: value for name, value in changes.items() if name in known}
+        given = {name: value for name, value in (changes | more).items() if name in known}
         nbformat.write(parameterize_notebook(nbformat.read(NOTEBOOKS[number], 4), given), target)
         return drive.run(context, lab, target)
 
@@ -122,20 +122,30 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
 
 
 def test_live_training_starts_stops_and_goes_on(opened):
-    page = opened("04")
+    page = opened("04", profile="quick", seeds=[0])
     plot = drive.figure(page, 0, drive.WIDGET)
-    said = page.locator(".widget-html-content").first
+    said, start = page.locator(".widget-html-content").first, page.get_by_role("button", name="Start", exact=True)
+
+    def points() -> int:
+        return len(drive.drawn(plot)[0]["x"] or [])
+
     drive.click(page, "Start")
-    first = drive.changed(lambda: len(drive.drawn(plot)[0]["x"] or []), 0)
-    drive.changed(lambda: page.get_by_role("button", name="Start", exact=True).is_enabled(), False, 60)
-    assert first and "1/1 runs" in said.inner_text()
-    assert len(drive.drawn(plot)[0]["x"]) == 3  # the smoke profile evaluates three times
+    drive.changed(points, 0)
+    drive.click(page, "Stop")
+    drive.changed(start.is_enabled, False)
+    stopped = points()
+    assert 0 < stopped < 4 and "press Start" in said.inner_text()
+    drive.click(page, "Start")
+    drive.changed(points, stopped)
+    drive.changed(start.is_enabled, False, 60)
+    assert points() == 4 and "1/1 runs" in said.inner_text()  # the quick profile evaluates four times
 
 
 def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, tiny_models):
     small = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm"], sizes=[50], seeds=[0],
                  perplexities=[5], sentences=40, snapshots=2, tables=[8])
     executed = execute_all(notebooks(), tmp_path / "notebooks", small)
+    assert [path.name for path in executed] == [path.name for path in notebooks()]
     figures = [output for path in executed for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])
                if "application/vnd.plotly.v1+json" in output.get("data", {})]
     page, counts, errors = drive.offline(browser, write_report(executed, [], tmp_path / "report.html"))

@@ -1,8 +1,10 @@
 """What notebooks and widgets show: measures and drawings against NumPy, the paper's numbers, parameters, widgets."""
 
 import base64
+import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,6 +19,8 @@ from dnm.parameters import check, check_injected, declared
 from dnm.store import RunStore
 from dnm.study import notebooks, run_batch
 from dnm.training import Run, fit
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,9 @@ def test_the_plane_keeps_the_largest_variance(batch):
 def test_mixed_points_are_equation_2_within_batches(batch):
     weight = np.random.default_rng(0).random(batch.hidden.shape[1]).astype("float32")
     mixed = explore.mixed_points(batch, 2, torch.from_numpy(weight), size=6)
+    assert mixed["nearest"].shape[0] == len(batch.texts) // 6 * 6  # a short last batch is left out
+    few = explore.mixed_points(batch, 5, torch.from_numpy(weight))  # one batch of 12: K = 5 has room
+    assert few["farthest"].shape[:2] == (len(batch.texts), 5)
     h = batch.hidden.numpy()[6:12]
     cosines = unit(h) @ unit(h).T
     for name, sign in (("nearest", -1), ("farthest", 1)):
@@ -171,6 +178,8 @@ def test_partners_are_drawn_in_the_order_of_their_cosines_and_escaped(batch):
     np.testing.assert_allclose(bars.x, cosines[4][order], atol=1e-6)
     assert list(bars.marker.color[:4]) == ["#000000", *[drawings.BLUE] * 3] and list(bars.marker.color[-3:]) == [drawings.ORANGE] * 3
     assert "<script" not in figure.to_json() and "&lt;script" in figure.to_json()
+    two = explore.Batch(batch.texts[:2], batch.labels[:2], batch.label_names, batch.hidden[:2])
+    assert list(drawings.partners(two, explore.plane(batch.hidden)[:2], cosines[:2, :2]).data[2].marker.color) == ["#000000", drawings.BLUE]
     heat = drawings.cosine_matrix(marked, cosines)
     by_label = np.argsort(batch.labels, kind="stable")
     np.testing.assert_allclose(heat.data[0].z, cosines[np.ix_(by_label, by_label)], atol=1e-3)
@@ -186,6 +195,7 @@ def test_the_papers_numbers_are_all_there():
     found = paper.published()
     assert len(found) == 276 and found.groupby("table").size().tolist() == [48, 48, 48, 48, 15, 15, 12, 12, 15, 15]
     cell = found.set_index(["table", "dataset", "method", "encoder", "n_train"]).accuracy
+    assert round(found.accuracy.sum(), 1) == 20515.1 and round(found.error.sum(), 1) == 103.4
     assert cell[2, "subj", "dnm", "bert-base-uncased", "50"] == 93.4
     assert cell[5, "sst1", "nonlinearmixup", "cnn or lstm", "all"] == 49.3
     assert cell[6, "mr", "dnm-k3", "bert-base-uncased", "50"] == 78.3
@@ -196,17 +206,28 @@ def test_the_papers_numbers_are_all_there():
 
 
 def test_ours_stands_beside_the_paper_with_its_difference_to_dnm():
-    records = [r for r in paper.kept_records() if r["data"]["name"] == "subj" and r["config"]["n_train"] == 50]
-    frame = paper.beside(records, paper.published().query("table == 2 and n_train == '50' and encoder == 'bert-base-uncased'"))
-    ours = {m: 100 * np.mean([r["test_accuracy"] for r in records if r["config"]["method"] == m and
-                              r["environment"]["device"] == records[0]["environment"]["device"]]) for m in ("plain", "dnm")}
-    row = frame.set_index("method")
-    assert row.runs["dnm"] >= 3 and row.ours["dnm"] == pytest.approx(ours["dnm"], abs=2)
-    shown = paper.side_by_side(frame).set_index("method")
-    assert shown.loc["Plain fine-tuning", "paper to DNM"] == "-3.9" and shown.loc["DNM", "ours to DNM"] == "+0.0"
-    assert shown.loc["Plain fine-tuning", "ours to DNM"] == f"{row.ours['plain'] - row.ours['dnm']:+.1f}"
+    kept = json.loads((ROOT / "data" / "results" / "subj-50.json").read_text())["runs"]
+    other = [json.loads(json.dumps(r)) for r in kept if r["config"]["method"] in ("plain", "dnm")]
+    for record in other:  # another device, fewer rows: not to be mixed with the first
+        record["environment"]["device"], record["test_accuracy"] = "elsewhere", 0.1
+    rows = paper.published().query("table == 2 and encoder == 'bert-base-uncased'")
+    frame = paper.beside([*other, *kept], rows)
+    accuracy = {m: np.array([100 * r["test_accuracy"] for r in sorted(kept, key=lambda r: r["config"]["seed"])
+                             if r["config"]["method"] == m]) for m in ("plain", "dnm")}
+    row = frame[frame.n_train == "50"].set_index("method")
+    gap = accuracy["plain"] - accuracy["dnm"]
+    assert row.runs["plain"] == len(gap) >= 3 and row.ours["dnm"] == pytest.approx(accuracy["dnm"].mean())
+    assert row.gap["plain"] == pytest.approx(gap.mean()) and row.gap_error["plain"] == pytest.approx(gap.std(ddof=1) / len(gap) ** 0.5)
+    shown = paper.side_by_side(frame)
+    assert list(shown.n.unique()) == ["50", "200", "500", "1000", "2000", "all"]
+    first = shown[shown.n == "50"].set_index("method").loc["Plain fine-tuning"]
+    assert first["paper to DNM"] == "-3.9 ± 0.4" and first["ours to DNM"].startswith(f"{gap.mean():+.1f}")
     nothing = paper.side_by_side(paper.beside([], paper.published().query("table == 8")))
-    assert set(nothing["ours (%)"]) == {"not run yet"} and len(nothing) == 12
+    assert set(nothing["ours (%)"]) == {"not run"} and len(nothing) == 12
+    assert paper.side_by_side(paper.beside(kept, rows.iloc[:0])).empty
+    own = json.loads(json.dumps(kept[0]))
+    own["config"]["dataset"] = "/somewhere/subj.csv"
+    assert paper.beside([own], rows).runs.sum() == 0
 
 
 def test_the_papers_figures_are_made_by_one_command(tmp_path, tiny_models, capsys):
@@ -231,11 +252,11 @@ def test_parameters_are_checked_against_the_notebook():
     for path in notebooks():
         kinds = declared(path)
         assert kinds and all(kind in ("str", "int", "float", "bool", "list") for kind in kinds.values()), path.name
-    known = {"dataset": "str", "n_train": "int", "methods": "list", "alpha": "float", "quiet": "bool"}
+    known = {"dataset": "str", "n_train": "int", "methods": "list", "alpha": "float", "quiet": "bool", "seed": "int"}
     check(dict(dataset="subj", n_train="all", methods="plain,dnm", alpha=1, quiet=True), known, "it")
     for name, value, message in [("datset", "subj", "did you mean 'dataset'"), ("n_train", "few", "must be int"),
-                                 ("n_train", True, "must be int"), ("alpha", "1", "must be float"), ("quiet", 1, "must be bool"),
-                                 ("dataset", 3, "must be str"), ("methods", 1.5, "must be list")]:
+                                 ("n_train", True, "must be int"), ("alpha", "1", "must be float"), ("quiet", 1, "must be bool"), ("methods", True, "must be list"),
+                                 ("dataset", 3, "must be str"), ("methods", 1.5, "must be list"), ("seed", "all", "must be int")]:
         with pytest.raises(DnmError, match=message):
             check({name: value}, known, "it")
 
@@ -253,8 +274,13 @@ def test_a_batch_job_refuses_what_no_notebook_knows_before_it_starts(tmp_path):
         run_batch(["02", "04"], ["builtin"], tmp_path, {"method": "dnm"})
     with pytest.raises(DnmError, match="unknown data set"):
         run_batch(["02"], ["bultin"], tmp_path, {})
+    for wrong, message in ((dict(methods="plain,dmn"), "dnm"), (dict(profile="smok"), "smoke"), (dict(sizes="fifty"), "n_train must")):
+        with pytest.raises(DnmError, match=message):
+            run_batch(["4"], ["builtin"], tmp_path, wrong)
     with pytest.raises(DnmError, match="unknown notebook"):
         run_batch(["09"], ["builtin"], tmp_path, {})
+    with pytest.raises(DnmError, match="07_your_data.ipynb cannot take data set 'mr'"):
+        run_batch(["07"], ["mr"], tmp_path, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -285,10 +311,13 @@ def test_live_training_runs_stops_and_goes_on(tiny, tmp_path):
     live.asked.set()
     live.thread.join(30)
     assert "press Start" in live.line.value and not live.start.disabled and live.stop.disabled
-    stopped = len(live.figure.data[0].x)
-    assert 0 < stopped < 12 and not list(tmp_path.glob("*.json"))
+    stopped = list(live.figure.data[0].x)
+    assert 0 < len(stopped) < 12 and not list(tmp_path.glob("*.json"))
+    seen, show = [], live._show
+    live._show = lambda status: (show(status), seen.append(list(live.figure.data[0].x)))
     live.begin()
     live.thread.join(60)
+    assert seen[1][:len(stopped)] == stopped  # the curve goes on, it does not begin anew
     assert list(live.figure.data[0].x) == list(range(5, 61, 5)) and list(tmp_path.glob("*.json"))
     broken = widgets.live_training(tiny(method="plain", dataset=str(tmp_path / "none.csv")), RunStore(tmp_path))
     broken.begin()

@@ -78,7 +78,7 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
     assert done.returncode == 0, done.stderr
 
 
-LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing"},
+LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing", "records"},
           {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters"}, {"plots"},
           {"drawings"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"cli"}, {"__main__"}]
 

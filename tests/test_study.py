@@ -8,7 +8,6 @@ import sys
 import textwrap
 import warnings
 
-import kaleido
 import numpy as np
 import pytest
 from conftest import needs_real_data
@@ -88,11 +87,9 @@ def test_png_where_a_chromium_is_found(records, tmp_path):
 def test_without_a_chromium_that_draws_figures_are_html_and_it_is_said(records, tmp_path, monkeypatch, capsys, browser, said):
     monkeypatch.setenv("BROWSER_PATH", browser)
     monkeypatch.setattr(plots.shutil, "which", lambda name: None)
-    kaleido.stop_sync_server(silence_warnings=True)  # another test may have started it
     plots.chromium.cache_clear()
     paths = report.write_figures(records, tmp_path)
     plots.chromium.cache_clear()
-    kaleido.stop_sync_server(silence_warnings=True)
     assert {p.suffix for p in paths} == {".html"} and said in capsys.readouterr().out
 
 
