@@ -25,7 +25,8 @@ from dnm.store import RunStore, write_atomically
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2], sizes=[50])
 # What single notebooks get besides, so that the whole walk takes minutes on two cores.
-ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(seeds=[0, 1])}
+ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(methods=["plain", "dnm"], seeds=[0, 1]),
+        "07_your_data": dict(methods=["plain", "dnm", "logreg"], seeds=[0], profile="smoke")}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
 @media (prefers-color-scheme: dark) {
