@@ -15,6 +15,7 @@ from typing import Any
 import drive
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from dnm import plots
@@ -89,7 +90,7 @@ def opened(lab, browser, tiny_models, tmp_path):
     def open_notebook(number: str, **more):
         known, target = declared(NOTEBOOKS[number]), lab[1] / f"{number}.ipynb"
         given = {name: value for name, value in (changes | more).items() if name in known}
-        nbformat.write(parameterize_notebook(nbformat.read(NOTEBOOKS[number], 4), given), target)
+        nbformat.write(parameterize_notebook(load_notebook_node(str(NOTEBOOKS[number])), given), target)
         return drive.run(context, lab, target)
 
     with browser.new_context(viewport=drive.SIZE) as context:

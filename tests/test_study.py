@@ -155,7 +155,7 @@ def test_papermill_from_the_root_and_from_elsewhere(tmp_path, where, tiny_models
     outputs = [o for cell in json.loads(out.read_text())["cells"] for o in cell.get("outputs", [])]
     figures = [o["data"]["application/vnd.plotly.v1+json"] for o in outputs
                if "application/vnd.plotly.v1+json" in o.get("data", {})]
-    assert len(figures) == 6 and all(figure["data"] for figure in figures)
+    assert len(figures) == 5 and all(figure["data"] for figure in figures)
     tables = [o for o in outputs if "text/html" in o.get("data", {})]
     assert any("DNM" in "".join(o["data"]["text/html"]) for o in tables)
     stored = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*.json")]
@@ -226,7 +226,7 @@ def test_the_batch_job_leaves_its_artifacts_for_every_real_data_set(dataset, tmp
                       seeds=[0], perplexities=[10], sentences=40)
     written = run_batch(["02", "04", "06"], [dataset], tmp_path / "out", parameters)
     assert [p.name for p in written] == ["02_distance_selection.ipynb", "04_training.ipynb", "06_tsne.ipynb", "report.html"]
-    for path, least in zip(written, (5, 6, 4), strict=False):
+    for path, least in zip(written, (4, 5, 4), strict=False):
         outputs = [o for cell in json.loads(path.read_text())["cells"] for o in cell.get("outputs", [])]
         assert not any(o["output_type"] == "error" for o in outputs)
         figures = [o["data"]["application/vnd.plotly.v1+json"] for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
