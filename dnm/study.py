@@ -23,8 +23,8 @@ from dnm.runs import clock, grid, run_all
 from dnm.store import RunStore, write_atomically
 
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
-STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2], sizes=[50])
-# What single notebooks get besides, so that the whole walk takes minutes on two cores.
+STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2])
+# What single notebooks get instead, so that the whole walk takes minutes on two cores.
 ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(methods=["plain", "dnm"], seeds=[0, 1]),
         "07_your_data": dict(methods=["plain", "dnm", "logreg"], seeds=[0], profile="smoke")}
 _STYLE = """
