@@ -17,6 +17,7 @@ from dnm.methods import METHODS
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
   dnm run 02 04 06 --datasets subj mr                  chosen notebooks, once for each data set
+  dnm paper table2 --sizes 50 --dry-run                what a table of the paper needs, and how long it takes
   dnm train --dataset subj --n-train 50 --methods plain dnm --seeds 0 1 2
   dnm train --dataset mine.csv --n-train all --methods plain dnm --save-models
   dnm predict runs/0123456789ab.model "a sentence to classify"
@@ -64,14 +65,21 @@ def parser() -> argparse.ArgumentParser:
                      help="a parameter of the notebooks; the value is read as JSON where it is JSON")
     run.add_argument("--out", type=Path, help="output folder (default: runs/batch)")
 
-    paper = commands.add_parser("paper", help="draw the paper's figures from runs of our own")
-    paper.add_argument("figures", nargs="+", metavar="FIGURE", help="figure1, figure2, figure3, figure4, or all")
-    paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's figure")
-    paper.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED", help="default: 0 1 2")
+    paper = commands.add_parser("paper", help="the paper's tables and figures from runs of our own, beside its numbers")
+    paper.add_argument("names", nargs="+", metavar="NAME", help="table2 … table11, figure1 … figure4, all; or report: "
+                       "the report from the runs kept in data/results, without training")
+    paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's table or figure")
+    paper.add_argument("--sizes", nargs="+", metavar="N", help="training sentences, or all (default: the paper's)")
+    paper.add_argument("--seeds", nargs="+", default=list("01234"), metavar="SEED", help="default: 0 1 2 3 4")
     paper.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
-    paper.add_argument("--encoder", default="minilm", help="default: minilm")
+    paper.add_argument("--encoder", default="minilm", help="the pre-trained encoder (default: minilm)")
+    paper.add_argument("--dry-run", action="store_true", help="list the runs, those already done and the time left")
+    paper.add_argument("--jobs", help="worker processes (default: one a GPU, or one a core where there is none)")
+    paper.add_argument("--backend", default="local", help="local or dask (default: local)")
+    paper.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the Dask cluster, such as tcp://node1:8786")
     paper.add_argument("--runs", help="folder of stored runs (default: runs)")
-    paper.add_argument("--out", type=Path, help="output folder (default: figures)")
+    paper.add_argument("--out", type=Path, help="folder of the report and figures (default: runs/paper)")
+    paper.add_argument("--results", type=Path, metavar="FILE", help="also write all results to one JSON file, to keep")
 
     train = commands.add_parser("train", help="train runs, reuse finished ones, print their table")
     _settings(train)
@@ -154,7 +162,7 @@ def _train(options: argparse.Namespace) -> None:
     names = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
     settings = {name: value for name in names if (value := getattr(options, name)) is not None}
     from dnm.runs import grid, run_all
-    from dnm.store import RunStore, write_atomically
+    from dnm.store import RunStore
 
     configs = grid(options.methods, as_list(options.seeds, int), options.profile, **settings)
     store = RunStore.open(options.runs)
@@ -168,12 +176,19 @@ def _train(options: argparse.Namespace) -> None:
     if options.save_models:
         print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
     if options.results:
-        command = "dnm " + shlex.join(sys.argv[1:])
-        text = json.dumps({"command": command, "runs": records}, ensure_ascii=False)
-        write_atomically(options.results, (text.replace('{"format"', '\n{"format"') + "\n").encode())
-        print(f"results: {options.results}")
+        _keep(records, options.results)
     if options.report:
         _write_report(records, options.report)
+
+
+def _keep(records: list[dict], path: Path) -> None:
+    """All records in one file, with the command that repeats them."""
+    from dnm.store import write_atomically
+
+    text = json.dumps({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records}, ensure_ascii=False,
+                      separators=(",", ":"))
+    write_atomically(path, (text.replace('{"format"', '\n{"format"') + "\n").encode())
+    print(f"results: {path}")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -228,18 +243,56 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _paper(options: argparse.Namespace) -> None:
-    from dnm import progress
-    from dnm.paper import FIGURES, draw
+    from dnm.paper import NAMES, experiment
     from dnm.store import RunStore
 
-    names = list(FIGURES) if "all" in options.figures else options.figures
-    if wrong := set(names) - set(FIGURES):
-        raise unknown("figure", wrong.pop(), [*FIGURES, "all"])
+    out = options.out or project_root() / "runs" / "paper"
+    if options.names == ["report"]:
+        return _paper_report(Path(options.runs) if options.runs else project_root() / "data" / "results", out)
+    names = list(NAMES) if "all" in options.names else list(dict.fromkeys(options.names))
+    choice = dict(encoder=options.encoder, profile=options.profile, datasets=options.datasets,
+                  sizes=options.sizes, seeds=tuple(as_list(options.seeds, int)))
+    wanted = {name: experiment(name, **choice) for name in names}
+    jobs = as_list(options.jobs, int)[0] if options.jobs else None
+    if jobs is not None and jobs < 1:
+        raise DnmError(f"jobs must be at least 1, got {jobs}")
+    store = RunStore.open(options.runs)
+    groups = {  # whether models are kept: runs, seed by seed, so that early results compare fairly
+        False: sorted((c for name, configs in wanted.items() if name not in ("figure3", "figure4") for c in configs),
+                      key=lambda config: config.seed),
+        True: wanted.get("figure4", [])}
+    from dnm.sweep import plan, sweep  # only now: what is wrong with the settings is said at once
+
+    if options.dry_run:
+        return print("\n".join(plan([*groups[False], *groups[True]], store, jobs)))
+    from dnm import figures, paper_report, progress
+
+    records, errors = [], {}
+    for save_models, configs in groups.items():
+        if configs:
+            with progress.in_terminal() as show:
+                found, failed = sweep(configs, store, jobs=jobs, backend=options.backend, scheduler=options.scheduler,
+                                      save_models=save_models, on_status=show)
+            records, errors = records + found, errors | failed
+    if options.results and records:
+        _keep(records, options.results)
+    if any(name.startswith("table") for name in names) and records:
+        print(*paper_report.write(records, out), sep="\n")
     for name in names:
-        with progress.in_terminal() as show:
-            paths = draw(name, options.out or project_root() / "figures", RunStore.open(options.runs), options.datasets,
-                         tuple(as_list(options.seeds, int)), options.profile, show, encoder=options.encoder)
-        print(*paths, sep="\n")
+        if name.startswith("figure") and not {config.hash for config in wanted[name]} & set(errors):
+            with progress.in_terminal() as show:
+                print(*figures.draw(name, out, store, show, **choice), sep="\n")
+    if errors:
+        raise DnmError(f"{len(errors)} runs failed, the others are finished; each error is in {store.folder}/RUN.error:"
+                       + "".join(f"\n  {run}: {error}" for run, error in errors.items()))
+
+
+def _paper_report(runs: Path, out: Path) -> None:
+    from dnm import paper_report
+    from dnm.report import load_files, load_records
+
+    sources = [(file, len(found), command) for file, command, found in load_files(runs)]
+    print(*paper_report.write(load_records(runs), out, sources), sep="\n")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -138,8 +138,19 @@ class Tokenizer:
     max_length: int
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        ids = _tokenizer(self.folder)(texts, truncation=True, max_length=self.max_length)["input_ids"]
-        return [np.array(sentence) for sentence in ids]
+        known = _pieces(self.folder, self.max_length)
+        if len(known) > 100_000:
+            known.clear()
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            ids = _tokenizer(self.folder)(new, truncation=True, max_length=self.max_length)["input_ids"]
+            known.update((text, np.array(sentence)) for text, sentence in zip(new, ids, strict=True))
+        return [known[text] for text in texts]
+
+
+@lru_cache(maxsize=2)
+def _pieces(folder: Path, max_length: int) -> dict[str, np.ndarray]:
+    """Sentences that have been split already: runs of one process share most of theirs."""
+    return {}
 
 
 @lru_cache(maxsize=4)

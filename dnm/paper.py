@@ -1,33 +1,31 @@
-"""The paper's published numbers beside ours, and its figures drawn from runs of our own.
+"""The paper's experiments: which runs make which table or figure, and the published numbers beside ours.
 
 The 276 accuracies of Tables 2 to 11 lie in ``data/paper_results.csv``, under the names of our table of methods.
-Taught in notebooks 04 to 06.
+Taught in notebooks 04 and 05.
 """
 
-import html
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
-from dnm import drawings, explore, plots
-from dnm.batches import limited
 from dnm.config import RunConfig
-from dnm.data import REAL, load_dataset
 from dnm.errors import DnmError, project_root, unknown
 from dnm.methods import METHODS
-from dnm.models import Classifier
 from dnm.plots import standard_error
-from dnm.report import COMPARABLE, runs_table
-from dnm.runs import grid, run_all
-from dnm.store import RunStore
-from dnm.training import Run
+from dnm.report import COMPARABLE, load_records, runs_table
+from dnm.statistics import difference
 
+SIZES = ("50", "200", "500", "1000", "2000", "all")
+SCRATCH = "cnn or lstm"  # the paper does not say which of the two its rows without BERT used; we run both
+# What each table is about: the tables, the sizes of each, and the rows of ours that the paper does not have.
+DESIGNS = {"systems": ({2: SIZES, 3: SIZES, 4: SIZES, 5: SIZES}, (("logreg", "bert-base-uncased"), ("plain", SCRATCH))),
+           "top-K": ({6: ("50",), 7: ("all",)}, ()), "policies": ({8: ("50",), 9: ("all",)}, ()),
+           "parts": ({10: ("50",), 11: ("all",)}, (("dnm-random", "bert-base-uncased"),))}
 FIGURES = {"figure1": (), "figure2": ("subj", "sst1"), "figure3": ("subj",), "figure4": ("subj", "sst2")}
-LOOKS = {"original": (plots.PALETTE[6], "circle"), "mixed with farthest": (plots.PALETTE[1], "diamond-open"),
-         "mixed with nearest": (plots.PALETTE[0], "square-open")}
+NAMES = (*(f"table{n}" for tables, _ in DESIGNS.values() for n in tables), *FIGURES)
+BASELINES = ("plain", "wordmixup", "senmixup", "nonlinearmixup", "logreg")
 
 
 @lru_cache(maxsize=1)
@@ -41,56 +39,126 @@ def published() -> pd.DataFrame:
 
 def table_methods(table: int) -> list[str]:
     """Rows of the paper's Tables 6 to 11, as names of our table of methods."""
-    if table not in (ablations := sorted(set(published().table) - {2, 3, 4, 5})):
+    if table not in (ablations := sorted(set(published().table) - set(DESIGNS["systems"][0]))):
         raise DnmError(f"table {table} is no ablation of the paper (known: {', '.join(map(str, ablations))})")
     found = set(published().query("table == @table").method)
     return [name for name in METHODS if name in found]
 
 
-def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
-    """The paper's ``rows`` (of `published`), one line each, with ours beside them.
+def design_of(table: int) -> str:
+    """What a table is about: a name of `DESIGNS`."""
+    return next(design for design, (tables, _) in DESIGNS.items() if table in tables)
 
-    For each data set and size one setting of ours is taken, the one that has most of the rows (then most runs):
-    ``ours`` and ``error`` are its mean and standard error in percent, ``gap`` the difference to full DNM with the same
-    seeds and ``gap_error`` its standard error; not a number where we have no run. ``paper_gap`` takes the paper's
-    errors as independent.
+
+def table_rows(design: str, dataset: str, n_train: str) -> pd.DataFrame:
+    """A table's rows for one data set and size, in the columns of `published`.
+
+    Where the paper has no such row (our controls, other data, other sizes), ``accuracy`` is not a number and ``table``
+    is that of the same design, or 0.
     """
-    runs, lines = _comparable_runs(records), []
+    tables, ours = DESIGNS[design]
+    every = published()[published().table.isin(tables)]
+    theirs = every[(every.dataset == dataset) & (every.n_train == n_train)]
+    number = int(theirs.table.iloc[0]) if len(theirs) else 0
+    kinds = [*every[["method", "encoder"]].drop_duplicates().itertuples(index=False, name=None), *ours]
+    kinds.sort(key=lambda kind: (kind[1] != SCRATCH, list(METHODS).index(kind[0])))
+    frame = pd.DataFrame(kinds, columns=["method", "encoder"]).assign(dataset=dataset, n_train=n_train)
+    frame = frame.merge(theirs.drop(columns="table"), how="left", on=["dataset", "method", "encoder", "n_train"])
+    return frame.assign(table=number)[list(published().columns)]
+
+
+def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", datasets: list[str] | None = None,
+               sizes: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> list[RunConfig]:
+    """The runs behind a table or figure (``table2`` … ``table11``, ``figure1`` … ``figure4``), seed by seed.
+
+    ``datasets`` and ``sizes`` replace those of the paper's table, so that any of them can be had on other data.
+    """
+    if name not in NAMES:
+        raise unknown("table or figure", name, [*NAMES, "all"])
+    common = dict(profile=profile)
+    if name in FIGURES:
+        methods = {"figure2": ("nonlinearmixup", "dnm"), "figure3": ("dnm",), "figure4": ("plain", "dnm")}.get(name, ())
+        if name == "figure2":  # a curve wants more than one evaluation
+            steps = RunConfig.create(profile, encoder=encoder).steps
+            common["eval_every"] = max(1, steps // 10)
+        return [RunConfig.create(dataset=data, n_train=size, method=method, encoder=encoder, seed=seed, **common)
+                for seed in (seeds if name == "figure2" else seeds[:1]) for data in datasets or FIGURES[name]
+                for size in sizes or ["all"] for method in methods]
+    number = int(name.removeprefix("table"))
+    design = design_of(number)
+    own = datasets or list(dict.fromkeys(published().query("table == @number").dataset))
+    configs = []
+    for seed in seeds:
+        for data in own:
+            for size in sizes or DESIGNS[design][0][number]:
+                for row in table_rows(design, data, str(size)).itertuples():
+                    for which in ("cnn", "lstm") if row.encoder == SCRATCH else (encoder,):
+                        if row.method != "logreg" or which not in ("cnn", "lstm"):
+                            configs.append(RunConfig.create(dataset=data, n_train=size, method=row.method, seed=seed,
+                                                            encoder=which, **common))
+    return list({config.hash: config for config in configs}.values())
+
+
+# ---------------------------------------------------------------- ours beside theirs
+
+_BESIDE = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs",
+           "encoder", "profile", "device", "off", "gap", "gap_error", "paper_gap", "paper_gap_error", "to_plain",
+           "to_best", "best"]
+
+
+def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
+    """The paper's ``rows`` (of `published` or `table_rows`) with ours beside them, a line for each encoder of ours.
+
+    For each data set, size and encoder one setting of ours is taken, the one that has most of the rows (then most
+    runs): ``ours`` and ``error`` are its mean and standard error in percent, ``off`` the distance to the paper's
+    number, ``gap`` the difference to full DNM with the same seeds and ``gap_error`` its standard error; not a number
+    where we have no run. ``paper_gap`` takes the paper's errors as independent. ``to_plain`` and ``to_best`` are paired
+    differences (`dnm.statistics.Difference`) to plain and to the baseline with the highest mean, ``best``.
+    """
+    runs, lines = comparable_runs(records), []
     for row in rows.itertuples():
-        from_scratch = runs.encoder.isin(["cnn", "lstm"]) == (row.encoder == "cnn or lstm")
-        same = runs[(runs.data == row.dataset) & (runs.n_train == row.n_train) & from_scratch]
-        wanted = same[same.method.isin(rows.method)]
-        chosen = wanted[wanted.setting == _fullest(wanted)]
-        mine, full = (chosen[chosen.method == m].set_index("seed").accuracy for m in (row.method, "dnm"))
-        gap = (mine - full).dropna()
-        theirs = rows[(rows.dataset == row.dataset) & (rows.n_train == row.n_train) & (rows.method == "dnm")].head(1)
-        lines.append({
-            "table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
-            "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
-            "ours": mine.mean(), "error": standard_error(mine.to_numpy()), "runs": len(mine),
-            "encoder": "".join(chosen.encoder[:1]) if len(mine) else "",
-            "profile": "".join(chosen.profile[:1]) if len(mine) else "",
-            "gap": gap.mean(), "gap_error": standard_error(gap.to_numpy()),
-            "paper_gap": (row.accuracy - theirs.accuracy).mean(),
-            "paper_gap_error": np.hypot(row.error, theirs.error).mean()})
-        if row.method == "dnm":
-            lines[-1] |= {"gap_error": np.nan, "paper_gap_error": np.nan}
+        here = runs[(runs.dataset == row.dataset) & (runs.n_train == row.n_train)]
+        peers = rows[(rows.dataset == row.dataset) & (rows.n_train == row.n_train) & (rows.encoder == row.encoder)]
+        scratch = row.encoder == SCRATCH
+        own = [e for e in ("cnn", "lstm") if e in set(here.encoder)] or [""] if scratch else [None]
+        for encoder in own:
+            mine = here[here.encoder == encoder] if scratch else here[~here.encoder.isin(["cnn", "lstm"])]
+            wanted = mine[mine.method.isin(peers.method)]
+            chosen = wanted[wanted.setting == _fullest(wanted)]
+            by_seed = {m: found.set_index("seed").accuracy for m, found in chosen.groupby("method")}
+            lines.append(_line(row, peers, chosen, by_seed))
     return pd.DataFrame(lines, columns=_BESIDE)
 
 
-_BESIDE = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs", "encoder",
-           "profile", "gap", "gap_error", "paper_gap", "paper_gap_error"]
+def _line(row, peers: pd.DataFrame, chosen: pd.DataFrame, by_seed: dict[str, pd.Series]) -> dict:
+    nothing = pd.Series(dtype=float)
+    mine, full, plain = (by_seed.get(method, nothing) for method in (row.method, "dnm", "plain"))
+    gap, theirs = (mine - full).dropna(), peers[peers.method == "dnm"].head(1)
+    rivals = {m: s.mean() for m, s in by_seed.items() if m in BASELINES and m != row.method}
+    best = max(rivals, key=rivals.get, default="")
+    line = {
+        "table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
+        "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
+        "ours": mine.mean(), "error": standard_error(mine.to_numpy()), "runs": len(mine),
+        **{name: chosen[name].iloc[0] if len(mine) else "" for name in ("encoder", "profile")},
+        "device": f"{chosen.device.iloc[0]}, {chosen.precision.iloc[0]}" if len(mine) else "",
+        "off": mine.mean() - row.accuracy, "gap": gap.mean(), "gap_error": standard_error(gap.to_numpy()),
+        "paper_gap": (row.accuracy - theirs.accuracy).mean(),
+        "paper_gap_error": np.hypot(row.error, theirs.error).mean(),
+        "to_plain": difference([(mine - plain).dropna()]) if row.method != "plain" else difference([]),
+        "to_best": difference([(mine - by_seed[best]).dropna()]) if best else difference([]), "best": best}
+    return line | ({"gap_error": np.nan, "paper_gap_error": np.nan} if row.method == "dnm" else {})
 
 
-def _comparable_runs(records: list[dict]) -> pd.DataFrame:
-    """A row a run on the paper's data sets (no file of one's own of that name), methods with their usual settings."""
-    kept = [r for r in records if r["config"]["dataset"] in REAL and r["title"] == METHODS[r["config"]["method"]].title]
+def comparable_runs(records: list[dict]) -> pd.DataFrame:
+    """A row a run, methods with their usual settings only; ``dataset`` is a name or the path of a file of one's own."""
+    kept = [r for r in records if r["title"] == METHODS[r["config"]["method"]].title]
     if not kept:
-        columns = ["data", "n_train", "encoder", "method", "seed", "accuracy", "profile", "setting"]
+        columns = ["dataset", "n_train", "encoder", "method", "seed", "accuracy", "profile", "setting"]
         return pd.DataFrame(columns=columns, dtype=object).astype({"accuracy": float})
-    runs = runs_table(kept)
+    runs = runs_table(kept).assign(dataset=[r["config"]["dataset"] for r in kept])
     runs["setting"] = runs[COMPARABLE].astype(str).agg(" ".join, axis=1)
-    return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["setting", "method", "seed"])
+    return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["dataset", "setting", "method", "seed"])
 
 
 def _fullest(runs: pd.DataFrame) -> str | None:
@@ -99,95 +167,28 @@ def _fullest(runs: pd.DataFrame) -> str | None:
     return counts.sort_values(["methods", "runs"], kind="stable").index[-1] if len(counts) else None
 
 
+def number(value: float, error: float, sign: str = "", missing: str = "–") -> str:
+    """``87.5 ± 1.0``."""
+    if np.isnan(value):
+        return missing
+    return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+
 def side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
     """A `beside` frame as people read it, by data set and size; the last two columns are differences to full DNM."""
     sizes = frame.n_train.map(lambda n: float("inf") if n == "all" else float(n))
     frame = frame.assign(place=pd.factorize(frame.dataset)[0], size=sizes).sort_values(["place", "size"], kind="stable")
 
-    def number(value: float, error: float, sign: str = "") -> str:
-        if np.isnan(value):
-            return "–" if sign else "not run"
-        return f"{value:{sign}.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
-
-    def column(value: str, error: str, sign: str = "") -> list[str]:
-        return [number(v, e, sign) for v, e in zip(frame[value], frame[error], strict=True)]
+    def column(value: str, error: str, sign: str = "", missing: str = "–") -> list[str]:
+        return [number(v, e, sign, missing) for v, e in zip(frame[value], frame[error], strict=True)]
 
     return pd.DataFrame({
-        "data": frame.dataset, "n": frame.n_train, "method": frame.title,
-        "paper (%)": column("paper", "paper_error"), "ours (%)": column("ours", "error"), "runs": frame.runs,
-        "paper to DNM": column("paper_gap", "paper_gap_error", "+"), "ours to DNM": column("gap", "gap_error", "+")})
+        "data": [Path(name).stem for name in frame.dataset], "n": frame.n_train, "method": frame.title,
+        "paper (%)": column("paper", "paper_error"), "ours (%)": column("ours", "error", missing="not run"),
+        "runs": frame.runs, "paper to DNM": column("paper_gap", "paper_gap_error", "+"),
+        "ours to DNM": column("gap", "gap_error", "+")})
 
 
 def kept_records() -> list[dict]:
-    """The runs that are kept in ``data/results/``."""
-    from dnm.report import load_records
-
-    files = sorted((project_root() / "data" / "results").glob("*.json"))
-    return [record for file in files if not file.name.startswith("bench") for record in load_records(file)]
-
-
-# ---------------------------------------------------------------- figures
-
-def draw(name: str, out: Path, store: RunStore, datasets: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2),
-         profile: str = "quick", on_status=None, **settings) -> list[Path]:
-    """One of the paper's figures as HTML and PNG in ``out``; runs it needs are trained, or reused from ``store``."""
-    if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
-    datasets = datasets or list(FIGURES[name])
-    if name == "figure1":
-        return plots.save(drawings.architecture(), out / name)
-    if name == "figure2":
-        configs = [config for dataset in datasets for config in grid(
-            ["nonlinearmixup", "dnm"], list(seeds), profile, dataset=dataset, n_train="all", **settings)]
-        return plots.save(plots.regularisation(run_all(configs, store, on_status=on_status)), out / name)
-    paths = []
-    for dataset in datasets:
-        config = RunConfig.create(profile, dataset=dataset, n_train="all", method="dnm", seed=seeds[0], **settings)
-        figure = mixed_map(config) if name == "figure3" else feature_map(config, store, on_status)
-        paths += plots.save(figure, out / (name if len(datasets) == 1 else f"{name}-{Path(dataset).stem}"))
-    return paths
-
-
-def mixed_map(config: RunConfig, sentences: int = 100, k: int = 3, perplexity: float = 30) -> go.Figure:
-    """Figure 3: t-SNE of training sentences and their mixtures, by the encoder and policy before training."""
-    run = Run(config.with_(device="cpu"))
-    batch = explore.Batch.of(run.classifier(), run.train.take(range(min(sentences, len(run.train)))))
-    points, groups, texts = mixtures(batch, k, run.model.head.input_weight().detach())
-    perplexity = min(perplexity, (len(points) - 1) // 3)
-    title = (f"Original and mixed sentences (Figure 3): {batch_name(config)}<br><sub>K = {k}, t-SNE of perplexity "
-             f"{perplexity:g}, encoder before training</sub>")
-    return drawings.clouds(explore.tsne(points, perplexity, config.seed), groups, texts, title, LOOKS)
-
-
-def mixtures(batch: explore.Batch, k: int, weight) -> tuple[np.ndarray, list[str], list[str]]:
-    """Points ``[n, d]`` of a batch and its mixtures, the name of each one's group (of `LOOKS`) and its sentence."""
-    mixed = explore.mixed_points(batch, k, weight)
-    points, groups, texts = [batch.hidden], ["original"] * len(batch.texts), list(batch.texts)
-    for name, found in mixed.items():
-        points.append(found.flatten(0, 1))
-        groups += [f"mixed with {name}"] * found.shape[0] * found.shape[1]
-        texts += [f"(mixed) {batch.texts[i]}" for i in range(found.shape[0]) for _ in range(found.shape[1])]
-    return np.concatenate(points), groups, texts
-
-
-def feature_map(config: RunConfig, store: RunStore, on_status=None, sentences: int = 400,
-                perplexity: float = 30) -> go.Figure:
-    """Figure 4: t-SNE of test sentences' hidden states after plain fine-tuning and after DNM, with their measures."""
-    figures, titles, data = [], [], load_dataset(config.dataset, config.text_column, config.label_column)
-    for method in ("plain", "dnm"):
-        mine = config.with_(method=method)
-        where = run_all([mine], store, save_models=True, on_status=on_status)[0]["environment"]
-        batch = explore.Batch.of(Classifier.load(store.model_path(mine)), limited(data, "test", sentences))
-        perplexity = min(perplexity, (len(batch.texts) - 1) // 3)
-        places = explore.tsne(batch.hidden, perplexity, config.seed)
-        figures.append(drawings.clouds(places, [batch.label_names[y] for y in batch.labels], batch.texts, ""))
-        titles.append(f"{METHODS[method].title}<br>purity {explore.purity(batch.hidden, batch.labels):.2f}, "
-                      f"silhouette {explore.silhouette(batch.hidden, batch.labels):.2f}")
-    title = (f"Test features (Figure 4): {batch_name(config)}<br><sub>{where['device']}, {where['precision']}; "
-             f"t-SNE of perplexity {perplexity:g}; purity and silhouette are measured in the hidden space</sub>")
-    return drawings.panels(figures, titles, title)
-
-
-def batch_name(config: RunConfig) -> str:
-    return html.escape(f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, profile {config.label}, "
-            f"seed {config.seed}")
+    """The runs that are kept in ``data/results/``, each once."""
+    return load_records(project_root() / "data" / "results")

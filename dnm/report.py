@@ -9,13 +9,29 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from dnm.config import RunConfig
 from dnm.data import Split
 from dnm.errors import DnmError
 from dnm.methods import METHODS
-from dnm.plots import standard_error
+from dnm.plots import deferred, standard_error
 from dnm.store import RESULT_FORMAT, RunStore, write_atomically
 
 COMPARABLE = ["data", "fingerprint", "n_train", "encoder", "weights", "profile", "device", "precision"]
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --page: #16181b; --soft: #22262b; --line: #3b4149; --link: #7ab8f5 } }
+body { max-width: 72rem; box-sizing: border-box; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(--ink);
+  background: var(--page); font: 17px/1.6 Helvetica, Arial, sans-serif }
+a { color: var(--link) } a.anchor-link { display: none }
+h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
+pre { white-space: pre-wrap; background: var(--soft); padding: .7rem 1rem; font-size: 14px; line-height: 1.45 }
+code { font-size: .92em } .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 15px; display: block; overflow-x: auto }
+caption { text-align: left; opacity: .8; padding-bottom: .4rem }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top }
+.plotly-graph-div, .picture { background: #ffffff; overflow-x: auto; margin: 1rem 0 }
+"""
 _UNSEEN = ("fingerprint", "weights")  # they keep runs apart, but are nothing to read
 
 
@@ -66,6 +82,14 @@ def caption(table: pd.DataFrame) -> str:
 def as_html(table: pd.DataFrame, heading: str = "") -> Styler:
     """A table for a page or notebook, without row numbers; whatever text it holds is escaped."""
     return table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
+
+
+def page(title: str, body: str, css: str = "") -> str:
+    """A whole page that opens without a network, in light and dark; plotly is packed in where a figure needs it."""
+    body = deferred(body) if "plotly-graph-div" in body else body
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+            f'content="width=device-width"><title>{html.escape(title)}</title><style>{STYLE}{css}</style></head>'
+            f"<body><h1>{html.escape(title)}</h1>\n{body}</body></html>")
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,18 +166,34 @@ def write_figures(records: list[dict], folder: Path, with_html: bool = True) -> 
     return paths
 
 
-def load_records(path: Path) -> list[dict]:
-    """Records of a folder of stored runs, or of one JSON file that holds a list of them."""
-    if path.is_dir():
-        records = RunStore(path).all_results()
-    else:
+def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
+    """Name, command and records of every file of runs: a folder of stored runs, of files that hold several, or one."""
+    if path.is_dir() and (single := RunStore(path).all_results()):
+        return [(path.name, "", single)]
+    found = []
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         try:
-            records = json.loads(path.read_text(encoding="utf-8"))["runs"]
-            if not all(record["format"] == RESULT_FORMAT for record in records):
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if path.is_dir() and "runs" not in content:  # a benchmark, say
+                continue
+            if not all(record["format"] == RESULT_FORMAT for record in content["runs"]):
                 raise ValueError("another format")
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = "there is no such file" if isinstance(error, FileNotFoundError) else "it is not a file of results"
-            raise DnmError(f"{str(path)!r} holds no stored runs: {why}") from None
+            raise DnmError(f"{str(file)!r} holds no stored runs: {why}") from None
+        found.append((file.name, content.get("command", ""), content["runs"]))
+    return found
+
+
+def load_records(path: Path) -> list[dict]:
+    """The records of `load_files`, each once; labels are told anew, in the words of today's profiles."""
+    records = {}
+    for _, _, runs in load_files(path):
+        for record in runs:
+            environment = record["environment"]
+            key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], environment["device"],
+                   environment["precision"])
+            records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
     if not records:
         raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
-    return records
+    return list(records.values())

@@ -1,5 +1,9 @@
-"""Many runs, one after the other: finished ones are reused, the others trained, each stored when it is done."""
+"""Runs through the store: finished ones are reused, the others trained, each stored when it is done.
 
+`run_all` trains in this process, one after the other; `dnm.sweep` distributes. Taught in notebook 04.
+"""
+
+import os
 import signal
 import threading
 import time
@@ -8,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+
+from filelock import Timeout
 
 from dnm.config import RunConfig
 from dnm.data import load_dataset
@@ -31,6 +37,8 @@ class Status:
     row: dict | None = None
     reused: int = 0
     trained: int = 0
+    failed: int = 0
+    training: int = 0
     seconds: float = 0.0
     steps_done: int = 0
     steps_total: int = 0
@@ -39,7 +47,7 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left, from the steps measured so far; None before there are a few."""
+        """Time left, from the work measured so far; None before there is a little."""
         if self.steps_done + self.step < 5:
             return None
         left = self.steps_total - self.steps_done - self.step
@@ -49,9 +57,12 @@ class Status:
     def line(self) -> str:
         """One line for people."""
         done = f"{self.reused + self.trained}/{len(self.configs)} runs"
-        if self.config is None:
-            return f"{done} ({self.reused} reused) in {clock(self.seconds)}"
         left = "" if self.seconds_left is None else f", {clock(self.seconds_left)} left"
+        failed = f", {self.failed} failed" if self.failed else ""
+        if self.training:
+            return f"{done} ({self.reused} reused{failed}), {self.training} in training{left}"
+        if self.config is None:
+            return f"{done} ({self.reused} reused{failed}) in {clock(self.seconds)}"
         accuracy = f", validation {self.row['validation_accuracy']:.1%}" if self.row else ""
         return (f"{done}: {self.config.method}, seed {self.config.seed}, step {self.step}/{self.config.steps}"
                 f"{left}{accuracy}")
@@ -59,7 +70,7 @@ class Status:
 
 def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+    return f"{minutes}:{seconds:02d}" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
@@ -75,19 +86,14 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
             stop: threading.Event | None = None) -> list[dict]:
     """Records of all runs, in the order of ``configs``; what is stored is not trained again.
 
-    A stored file that cannot be read or belongs to other settings or data is reported and trained again.
-    Ctrl-C, or ``stop``, saves the current run's checkpoint and raises `dnm.training.Interrupted`.
+    A stored file that cannot be read or belongs to other settings or data is reported and trained again; a run that
+    another process is training is waited for. Ctrl-C, or ``stop``, saves the current run's checkpoint and raises
+    `dnm.training.Interrupted`.
     """
-    from dnm.training import fit
-
     store, tell = store or RunStore.open(), on_status or (lambda status: None)
     status, records = Status(configs), {}
     for position, config in enumerate(configs):  # look first, so that the time left counts what is to do
-        data = load_dataset(config.dataset, config.text_column, config.label_column)
-        found, reason = store.finished(config, data.fingerprint, _weights(config))
-        if reason:
-            warnings.warn(f"{reason}; it is trained again", stacklevel=2)
-        if found and not (save_models and not (store.model_path(config) / "model.safetensors").exists()):
+        if found := stored(config, store, save_models, warn=True):
             records[position], status.histories[position] = found, found["history"]
             status.reused += 1
         else:
@@ -108,20 +114,69 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_mod
                 status.row, status.histories[position] = event.row or status.row, event.history
                 tell(status)
 
-            record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,
-                              checkpoint_seconds=checkpoint_seconds)
-            store.put(config, record)  # first the small file that holds the numbers
-            if save_models:
-                run.classifier().save(store.model_path(config))
-            store.drop_checkpoint(config)
+            record, trained = run_one(config, store, save_models=save_models, stop=stop, on_progress=progress,
+                                      checkpoint_seconds=checkpoint_seconds)
             records[position], status.histories[position] = record, record["history"]
-            status.trained += 1
+            status.trained, status.reused = status.trained + trained, status.reused + (not trained)
             status.steps_done += _steps(config)
             status.step, status.seconds = 0, time.perf_counter() - started
             tell(status)
     status.config, status.row = None, None
     tell(status)
     return [records[position] for position in range(len(configs))]
+
+
+def stored(config: RunConfig, store: RunStore, save_models: bool = False, warn: bool = False) -> dict | None:
+    """The run's stored record, if it has one of these data and weights (and, if asked for, its model)."""
+    data = load_dataset(config.dataset, config.text_column, config.label_column)
+    found, reason = store.finished(config, data.fingerprint, _weights(config))
+    if reason and warn:
+        warnings.warn(f"{reason}; it is trained again", stacklevel=3)
+    return found if not save_models or (store.model_path(config) / "model.safetensors").exists() else None
+
+
+def run_one(config: RunConfig, store: RunStore, *, save_models: bool = False, stop=None, wait: bool = True,
+            on_progress: Callable | None = None, checkpoint_seconds: float = 60.0) -> tuple[dict | None, bool]:
+    """A run's record, and whether it was trained for it now; stored before this returns.
+
+    A run that another process is training is waited for and then read; without ``wait``, ``(None, False)`` is returned.
+    """
+    from dnm.training import Interrupted, fit
+
+    lock = store.lock(config)
+    while True:
+        try:
+            lock.acquire(timeout=0.5 if wait else 0)
+            break
+        except Timeout:
+            if not wait:
+                return None, False
+            if stop is not None and stop.is_set():
+                raise Interrupted("stopped while another process trains the same run") from None
+    try:
+        if found := stored(config, store, save_models):
+            return found, False
+        told = 0.0
+
+        def progress(event) -> None:
+            nonlocal told
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                store.note_path(config).write_text(f"{os.getpid()} {event.step}", encoding="utf-8")
+            if on_progress:
+                on_progress(event)
+
+        store.note_path(config).write_text(f"{os.getpid()} 0", encoding="utf-8")
+        record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,
+                          checkpoint_seconds=checkpoint_seconds)
+        store.put(config, record)  # first the small file that holds the numbers
+        if save_models:
+            run.classifier().save(store.model_path(config))
+        store.drop_checkpoint(config)
+        return record, True
+    finally:
+        store.note_path(config).unlink(missing_ok=True)
+        lock.release()
 
 
 def _weights(config: RunConfig) -> str | None:

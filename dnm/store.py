@@ -3,9 +3,13 @@
 import contextlib
 import json
 import os
+import socket
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from dnm.config import RunConfig
 from dnm.errors import DnmError, project_root
@@ -74,7 +78,7 @@ def _checksum(tensor) -> int:
 
 @dataclass(frozen=True)
 class RunStore:
-    """A folder of runs: ``<hash>.json`` (finished), ``<hash>.checkpoint``, ``<hash>.model/``."""
+    """A folder of runs: ``<hash>.json`` (finished), ``<hash>.checkpoint``, ``<hash>.model/``, ``<hash>.error``."""
 
     folder: Path
 
@@ -94,6 +98,30 @@ class RunStore:
 
     def model_path(self, config: RunConfig) -> Path:
         return self.folder / f"{config.hash}.model"
+
+    def lock(self, config: RunConfig) -> FileLock:
+        """The run's lock, held by whoever trains it; the operating system frees it when its holder dies."""
+        return FileLock(self._file(".locks", config))
+
+    def note_path(self, config: RunConfig) -> Path:
+        """What a process that trains the run leaves for others to read: its number and the step it is at."""
+        return self._file(".training", config)
+
+    def _file(self, kind: str, config: RunConfig) -> Path:
+        try:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DnmError(f"cannot write to {self.folder}: {error.strerror}; name another folder") from None
+        return self.folder / kind / config.hash
+
+    def error_path(self, config: RunConfig) -> Path:
+        return self.folder / f"{config.hash}.error"
+
+    def put_error(self, config: RunConfig, error: str, details: str = "") -> None:
+        """Record why a run failed; the next sweep tries it again, and its result removes the record."""
+        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(),
+                 "when": time.strftime("%Y-%m-%d %H:%M:%S"), "details": details}
+        write_atomically(self.error_path(config), (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
     def finished(self, config: RunConfig, fingerprint: str, weights: str | None = None) -> tuple[dict | None, str]:
         """The stored result of a run, or None and the reason why it has to be trained (empty if it is new).
@@ -119,6 +147,7 @@ class RunStore:
     def put(self, config: RunConfig, result: dict) -> None:
         """Store a finished run."""
         write_atomically(self.result_path(config), (json.dumps(result, ensure_ascii=False) + "\n").encode())
+        self.error_path(config).unlink(missing_ok=True)
 
     def drop_checkpoint(self, config: RunConfig) -> None:
         """Remove a run's checkpoint and what a killed process left of one."""

@@ -18,7 +18,6 @@ from dnm.config import DATASETS, RunConfig, as_list
 from dnm.data import load_dataset
 from dnm.errors import DnmError, project_root, unknown
 from dnm.parameters import check, declared
-from dnm.plots import deferred
 from dnm.runs import clock, grid, run_all
 from dnm.store import RunStore, write_atomically
 
@@ -27,21 +26,6 @@ STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2])
 # What single notebooks get instead, so that the whole walk takes minutes on two cores.
 ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(methods=["plain", "dnm"], seeds=[0, 1]),
         "07_your_data": dict(methods=["plain", "dnm", "logreg"], seeds=[0], profile="smoke")}
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --page: #16181b; --soft: #22262b; --line: #3b4149; --link: #7ab8f5 } }
-body { max-width: 72rem; box-sizing: border-box; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(--ink);
-  background: var(--page); font: 17px/1.6 Helvetica, Arial, sans-serif }
-a { color: var(--link) } a.anchor-link { display: none }
-h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
-pre { white-space: pre-wrap; background: var(--soft); padding: .7rem 1rem; font-size: 14px; line-height: 1.45 }
-code { font-size: .92em } .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none } figure, img { max-width: 100% }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 15px; display: block; overflow-x: auto }
-caption { text-align: left; opacity: .8; padding-bottom: .4rem }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top }
-.plotly-graph-div, .picture { background: #ffffff; overflow-x: auto; margin: 1rem 0 }
-"""
 
 
 def notebooks() -> list[Path]:
@@ -222,12 +206,9 @@ def write_report(executed: list[Path], records: list[dict], target: Path) -> Pat
                    f"by seed.</p>{table}")
     colours = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Dynamic nonlinear mixup: the study</title>
-<style>{_STYLE}{colours}@media (prefers-color-scheme: dark) {{{dark}}} .highlight {{ background: none }}</style>
-</head><body><h1>Dynamic nonlinear mixup: the study</h1>
-{results}<ol>{"".join(contents)}</ol>{deferred("".join(sections))}</body></html>"""
+    css = f"{colours}@media (prefers-color-scheme: dark) {{{dark}}} .highlight {{ background: none }}"
+    body = f'{results}<ol>{"".join(contents)}</ol>{"".join(sections)}'
+    page = report.page("Dynamic nonlinear mixup: the study", body, css)
     write_atomically(target, page.encode())
     return target
 

@@ -1,9 +1,6 @@
 """What notebooks and widgets show: measures and drawings against NumPy, the paper's numbers, parameters, widgets."""
 
 import base64
-import json
-import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from dnm import drawings, explore, paper, plots, selection, widgets
+from dnm import drawings, explore, selection, widgets
 from dnm.batches import Encoded
 from dnm.errors import DnmError
 from dnm.mixing import pair_softmax
@@ -187,63 +184,6 @@ def test_partners_are_drawn_in_the_order_of_their_cosines_and_escaped(batch):
     places = explore.plane(batch.hidden)
     assert "<script" not in drawings.clouds(places, ["<b>"] * len(texts), texts, "t").to_json()
     assert "<script" not in drawings.sentence(np.array([0.1, 0.2]), ["<script>", "b"], np.array([0.5]), texts[:1], texts[0]).to_json()
-
-
-# ---------------------------------------------------------------- the paper's numbers
-
-def test_the_papers_numbers_are_all_there():
-    found = paper.published()
-    assert len(found) == 276 and found.groupby("table").size().tolist() == [48, 48, 48, 48, 15, 15, 12, 12, 15, 15]
-    cell = found.set_index(["table", "dataset", "method", "encoder", "n_train"]).accuracy
-    assert round(found.accuracy.sum(), 1) == 20515.1 and round(found.error.sum(), 1) == 103.4
-    assert cell[2, "subj", "dnm", "bert-base-uncased", "50"] == 93.4
-    assert cell[5, "sst1", "nonlinearmixup", "cnn or lstm", "all"] == 49.3
-    assert cell[6, "mr", "dnm-k3", "bert-base-uncased", "50"] == 78.3
-    assert cell[11, "subj", "dnm-no-lds", "bert-base-uncased", "all"] == 93.9
-    assert paper.table_methods(8) == ["dnm", "dnm-fow", "dnm-fiw", "dnm-fiw-fow"]
-    with pytest.raises(DnmError, match="no ablation"):
-        paper.table_methods(3)
-
-
-def test_ours_stands_beside_the_paper_with_its_difference_to_dnm():
-    kept = json.loads((ROOT / "data" / "results" / "subj-50.json").read_text())["runs"]
-    other = [json.loads(json.dumps(r)) for r in kept if r["config"]["method"] in ("plain", "dnm")]
-    for record in other:  # another device, fewer rows: not to be mixed with the first
-        record["environment"]["device"], record["test_accuracy"] = "elsewhere", 0.1
-    rows = paper.published().query("table == 2 and encoder == 'bert-base-uncased'")
-    frame = paper.beside([*other, *kept], rows)
-    accuracy = {m: np.array([100 * r["test_accuracy"] for r in sorted(kept, key=lambda r: r["config"]["seed"])
-                             if r["config"]["method"] == m]) for m in ("plain", "dnm")}
-    row = frame[frame.n_train == "50"].set_index("method")
-    gap = accuracy["plain"] - accuracy["dnm"]
-    assert row.runs["plain"] == len(gap) >= 3 and row.ours["dnm"] == pytest.approx(accuracy["dnm"].mean())
-    assert row.gap["plain"] == pytest.approx(gap.mean()) and row.gap_error["plain"] == pytest.approx(gap.std(ddof=1) / len(gap) ** 0.5)
-    shown = paper.side_by_side(frame)
-    assert list(shown.n.unique()) == ["50", "200", "500", "1000", "2000", "all"]
-    first = shown[shown.n == "50"].set_index("method").loc["Plain fine-tuning"]
-    assert first["paper to DNM"] == "-3.9 ± 0.4" and first["ours to DNM"].startswith(f"{gap.mean():+.1f}")
-    nothing = paper.side_by_side(paper.beside([], paper.published().query("table == 8")))
-    assert set(nothing["ours (%)"]) == {"not run"} and len(nothing) == 12
-    assert paper.side_by_side(paper.beside(kept, rows.iloc[:0])).empty
-    own = json.loads(json.dumps(kept[0]))
-    own["config"]["dataset"] = "/somewhere/subj.csv"
-    assert paper.beside([own], rows).runs.sum() == 0
-
-
-def test_the_papers_figures_are_made_by_one_command(tmp_path, tiny_models, capsys):
-    from dnm.cli import main
-
-    out = tmp_path / "figures"
-    small = ["--encoder", str(tiny_models["bert"]), "--datasets", "builtin", "--seeds", "0", "--profile", "smoke"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert main(["paper", "all", *small, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 0
-    assert {p.stem for p in out.glob("*.html")} == {"figure1", "figure2", "figure3", "figure4"}
-    for page in out.glob("*.html"):
-        assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", page.read_text())
-        assert not plots.chromium() or page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    capsys.readouterr()
-    assert main(["paper", "figure5"]) == 2 and "unknown figure 'figure5'" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- parameters

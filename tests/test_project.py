@@ -79,8 +79,9 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
 
 
 LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing", "records"},
-          {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters"}, {"plots"},
-          {"drawings"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"cli"}, {"__main__"}]
+          {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters", "statistics"},
+          {"plots", "sweep"}, {"drawings"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"claims", "figures"},
+          {"paper_report"}, {"cli"}, {"__main__"}]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "dnm").glob("*.py")), ids=lambda p: p.stem)

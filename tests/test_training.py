@@ -145,7 +145,7 @@ def test_finished_runs_are_reused_and_bad_files_trained_again(tiny, tmp_path):
     path.write_text(json.dumps(changed))
     with pytest.warns(UserWarning, match="data set has changed"):
         run_all(configs, store)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{c.hash}.json" for c in configs)
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == sorted(f"{c.hash}.json" for c in configs)
 
 
 def test_a_corrupt_checkpoint_is_reported_not_used(tiny, tmp_path):
@@ -318,6 +318,7 @@ def test_the_paper_profile_is_the_papers_and_hashes_are_stable():
     assert RunConfig.create("paper", method="plain", k=9, alpha=2, original_weight=1) == RunConfig.create("paper", method="plain")
     weighted = RunConfig.create("quick", method="dnm", original_weight=0.5, steps=100)
     assert weighted.title == "DNM (original_weight=0.5)" and weighted.label == "quick (steps=100)"
+    assert RunConfig.create("quick", encoder="cnn").label == RunConfig.create("quick").label == "quick"
 
 
 def test_other_weights_or_a_result_of_them_are_noticed(tiny, tiny_models, tmp_path):
