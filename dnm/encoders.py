@@ -4,6 +4,7 @@ An encoder takes word embeddings in rows (`dnm.packing`), so that word-level mix
 Taught in notebook 04.
 """
 
+import copy
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,15 +37,18 @@ class Words(nn.Module):
     def __init__(self, table: Tensor):
         super().__init__()
         self.register_buffer("table", torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]))
-        self.use(torch.arange(len(table)))
+        self._train(torch.arange(len(table)), self.table.clone())
 
     def use(self, ids: Tensor) -> None:
         """Make ``ids`` the rows that are trained."""
+        self._train(ids, torch.cat([self.table[ids], self.table[-1:]]))
+
+    def _train(self, ids: Tensor, rows: Tensor) -> None:
         local = torch.full((len(self.table),), len(ids))
         local[ids] = torch.arange(len(ids))
         self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("local", local, persistent=False)
-        self.rows = nn.Parameter(torch.cat([self.table[ids], self.table[-1:]]))
+        self.rows = nn.Parameter(rows)
 
     def write_back(self) -> None:
         """Copy the trained rows into the whole table."""
@@ -177,10 +181,14 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
     if scratch:
         words = Words(_word_vectors(tokenizer, config.word_vectors) if table is None else table)
         return (CNN if config.encoder == "cnn" else LSTM)(words, config.dropout), tokenizer
-    return Transformer(_transformer(config, folder, table is None), config.pooling, table), tokenizer
+    digest = hub.weights_digest(folder) if table is None else ""
+    model = _transformer(config.encoder, config.max_length, config.dropout, folder, digest)
+    return Transformer(copy.deepcopy(model), config.pooling, table), tokenizer
 
 
-def _transformer(config: RunConfig, folder: Path, pretrained: bool) -> nn.Module:
+@lru_cache(maxsize=1)
+def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, digest: str) -> nn.Module:
+    """A model as it starts, read once for all runs of a process; without weights if there is no ``digest`` of them."""
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging as transformers_logging
 
@@ -189,41 +197,47 @@ def _transformer(config: RunConfig, folder: Path, pretrained: bool) -> nn.Module
     try:
         settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.model_type not in FAMILIES:
-            raise DnmError(f"encoder {config.encoder!r} is a {settings.model_type!r} model; supported families: "
+            raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model; supported families: "
                            + ", ".join(FAMILIES))
         room = settings.max_position_embeddings - FAMILIES[settings.model_type]
-        if config.max_length > room:
-            raise DnmError(f"max_length={config.max_length} is more than encoder {config.encoder!r} can read ({room})")
-        settings.hidden_dropout_prob = settings.attention_probs_dropout_prob = config.dropout
+        if max_length > room:
+            raise DnmError(f"max_length={max_length} is more than encoder {encoder!r} can read ({room})")
+        settings.hidden_dropout_prob = settings.attention_probs_dropout_prob = dropout
         # The plain attention: as fast as the fused one at these sizes, and deterministic.
-        if not pretrained:
+        if not digest:
             return AutoModel.from_config(settings, attn_implementation="eager", dtype=torch.float32)
         model, found = AutoModel.from_pretrained(
             folder, config=settings, attn_implementation="eager", dtype=torch.float32, local_files_only=True,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True)
         if missing := [name for name in found["missing_keys"] if "pooler" not in name]:
-            raise DnmError(f"encoder {config.encoder!r}: its weights lack {missing[0]} and {len(missing) - 1} more; "
+            raise DnmError(f"encoder {encoder!r}: its weights lack {missing[0]} and {len(missing) - 1} more; "
                            "they would start from random numbers")
         return model
     except DnmError:
         raise
     except Exception as error:  # a damaged file can fail in many ways inside the library
-        raise DnmError(f"cannot load encoder {config.encoder!r} from {folder}: "
+        raise DnmError(f"cannot load encoder {encoder!r} from {folder}: "
                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(folder: Path) -> dict[str, int]:
+    return _tokenizer(folder).get_vocab()
 
 
 def _word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
     """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    vocabulary = _tokenizer(tokenizer.folder).get_vocab()
+    vocabulary = _vocabulary(tokenizer.folder)
+    size = max(vocabulary.values()) + 1
     if not path:
-        return 0.1 * torch.randn(max(vocabulary.values()) + 1, WORD_SIZE)
+        return torch.randn(size, WORD_SIZE).mul_(0.1)
     table, number = None, 0
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
                 parts = line.rstrip().split(" ")
                 if table is None:
-                    table = 0.1 * torch.randn(max(vocabulary.values()) + 1, len(parts) - 1)
+                    table = torch.randn(size, len(parts) - 1).mul_(0.1)
                 if len(parts) <= table.shape[1]:
                     raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
                 values = parts[-table.shape[1]:]
