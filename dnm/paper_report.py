@@ -17,17 +17,21 @@ from dnm.store import write_atomically
 
 LEGEND = (
     "Accuracies in percent, mean ± standard error over the seeds. *off*: ours minus the paper's. *to plain*, *to best "
-    "baseline*, *to DNM*: mean paired difference in points, with the 95% bootstrap interval; p is that of a paired "
+    "baseline*, *to DNM*: mean paired difference in points, with the 95% bootstrap interval (over five seeds it is "
+    "somewhat too narrow, over two it says little); p is that of a paired "
     "permutation test (sign flips, two-sided) under Holm's correction within the table. With five seeds the smallest "
     "p there is, before correction, is 0.0625: a table of five seeds can show, but not prove; the claims pool the data "
     "sets.")
+
+
+_ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
 
 
 def tables(records: list[dict]) -> list[tuple[str, pd.DataFrame]]:
     """Title and `dnm.paper.beside` frame of every table that has runs, with ``p_*`` columns after Holm's correction."""
     runs, found = paper.comparable_runs(records), []
     for design, (numbers, _) in paper.DESIGNS.items():
-        for data in dict.fromkeys(runs.dataset):
+        for data in sorted(dict.fromkeys(runs.dataset), key=_place):
             sizes = list(dict.fromkeys(sorted(runs[runs.dataset == data].n_train, key=_size)))
             frames = []
             for size in sizes:
@@ -37,12 +41,18 @@ def tables(records: list[dict]) -> list[tuple[str, pd.DataFrame]]:
                 if len(about & set(here.method)) > (design == "systems"):
                     frames.append(paper.beside(records, rows))
             if frames:
-                frame = pd.concat(frames, ignore_index=True)
+                frame = pd.concat(frames).sort_values("encoder", kind="stable", ignore_index=True,
+                                                      key=lambda encoder: encoder.map(_ENCODERS).fillna(2))
                 frame["to_dnm"] = frame.gap.map(lambda gap: Difference(gap, pairs=int(not np.isnan(gap))))
                 theirs = sorted(set(frame.table) - {0})
                 where = f"Table {', '.join(map(str, theirs))}" if theirs else f"as Tables {min(numbers)}–{max(numbers)}"
                 found.append((f"{where}: {design} on {Path(data).stem}", _tested(frame, design)))
     return found
+
+
+def _place(dataset: str) -> int:
+    known = list(dict.fromkeys(paper.published().dataset))
+    return known.index(dataset) if dataset in known else len(known)
 
 
 def _size(n: str) -> float:
@@ -79,11 +89,29 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def overview(found: list[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The systems at a glance: a row a method, encoder and size, a column a data set; the paper's in brackets."""
+    frames = [frame for _, frame in found if frame.design.iloc[0] == "systems"]
+    if not frames:
+        return pd.DataFrame()
+    every = pd.concat(frames, ignore_index=True).query("runs > 0")
+    every["cell"] = [paper.number(a, e) + ("" if np.isnan(p) else f" ({p:.1f})")
+                     for a, e, p in zip(every.ours, every.error, every.paper, strict=True)]
+    every["data"] = [Path(name).stem for name in every.dataset]
+    wide = every.pivot(index=["n_train", "encoder", "title"], columns="data", values="cell").fillna("–")
+    wide = wide.loc[list(dict.fromkeys(zip(every.n_train, every.encoder, every.title, strict=True))),
+                    list(dict.fromkeys(every.data))]
+    return wide.reset_index().rename(columns={"n_train": "n", "title": "method"}).rename_axis(None, axis=1)
+
+
 def about(frame: pd.DataFrame) -> str:
     """Which of our settings stand in a table."""
     mine = frame[frame.runs > 0]
-    settings = dict.fromkeys(zip(mine.encoder, mine.profile, mine.device, strict=True))
-    return "Ours: " + "; ".join(f"{encoder}, profile {profile}, {device}" for encoder, profile, device in settings)
+    settings: dict[tuple, dict] = {}
+    for encoder, *setting in zip(mine.encoder, mine.profile, mine.device, strict=True):
+        settings.setdefault(tuple(setting), {})[encoder] = None
+    return "Ours: " + "; ".join(f"{', '.join(encoders)}, profile {profile}, {device}"
+                                for (profile, device), encoders in settings.items())
 
 
 def write(records: list[dict], folder: Path, sources: Iterable[tuple[str, int, str]] = ()) -> list[Path]:
@@ -97,6 +125,9 @@ def write(records: list[dict], folder: Path, sources: Iterable[tuple[str, int, s
     made = pd.DataFrame(sources, columns=["file", "runs", "command"])
     missing = _not_run(found)
     parts = [("The paper's claims", f"{heading} {_CLAIMS_LEGEND}", verdicts, None)]
+    if len(glance := overview(found)):
+        text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
+        parts.append(("The systems at a glance", text, glance, None))
     parts += [(title, about(frame), readable(frame), _figure(frame)) for title, frame in found]
     end = f"Not run by us: {missing}." if missing else ""
     markdown = "\n".join([
