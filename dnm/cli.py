@@ -61,8 +61,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run chosen notebooks through papermill, once for each data set")
     run.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="numbers or names, such as 02 04 06_tsne")
     run.add_argument("--datasets", nargs="+", default=["builtin"], metavar="DATA", help="default: builtin")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="a parameter of the notebooks; the value is read as JSON where it is JSON")
+    _parameters(run, "a parameter of the notebooks; the value is read as JSON where it is JSON")
     run.add_argument("--out", type=Path, help="output folder (default: runs/batch)")
 
     paper = commands.add_parser("paper", help="the paper's tables and figures from runs of our own, beside its numbers")
@@ -73,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     paper.add_argument("--seeds", nargs="+", default=list("01234"), metavar="SEED", help="default: 0 1 2 3 4")
     paper.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
     paper.add_argument("--encoder", default="minilm", help="the pre-trained encoder (default: minilm)")
+    _parameters(paper, "a setting of all runs, such as steps 200 (see `dnm train --help`)")
     paper.add_argument("--dry-run", action="store_true", help="list the runs, those already done and the time left")
     paper.add_argument("--jobs", help="worker processes (default: one a GPU, or one a core where there is none)")
     paper.add_argument("--backend", default="local", help="local or dask (default: local)")
@@ -117,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 COMMANDS = ("study", "run", "paper", "train", "report", "predict", "fetch", "bench", "list")
+
+
+def _parameters(command: argparse.ArgumentParser, about: str) -> None:
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                         help=about)
 
 
 def _settings(command: argparse.ArgumentParser) -> None:
@@ -249,9 +254,14 @@ def _paper(options: argparse.Namespace) -> None:
     out = options.out or project_root() / "runs" / "paper"
     if options.names == ["report"]:
         return _paper_report(Path(options.runs) if options.runs else project_root() / "data" / "results", out)
+    if "report" in options.names:
+        raise DnmError("`dnm paper report` reads kept runs and goes alone; other names write their report themselves")
+    given = dict(options.parameter)
+    if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
+        raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
     names = list(NAMES) if "all" in options.names else list(dict.fromkeys(options.names))
     choice = dict(encoder=options.encoder, profile=options.profile, datasets=options.datasets,
-                  sizes=options.sizes, seeds=tuple(as_list(options.seeds, int)))
+                  sizes=options.sizes, seeds=tuple(as_list(options.seeds, int)), **given)
     wanted = {name: experiment(name, **choice) for name in names}
     jobs = as_list(options.jobs, int)[0] if options.jobs else None
     if jobs is not None and jobs < 1:

@@ -68,19 +68,20 @@ def table_rows(design: str, dataset: str, n_train: str) -> pd.DataFrame:
 
 
 def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", datasets: list[str] | None = None,
-               sizes: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> list[RunConfig]:
+               sizes: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), **settings) -> list[RunConfig]:
     """The runs behind a table or figure (``table2`` … ``table11``, ``figure1`` … ``figure4``), seed by seed.
 
-    ``datasets`` and ``sizes`` replace those of the paper's table, so that any of them can be had on other data.
+    ``datasets`` and ``sizes`` replace those of the paper's table, so that any of them can be had on other data;
+    ``settings`` (of `RunConfig`) hold for all runs.
     """
     if name not in NAMES:
         raise unknown("table or figure", name, [*NAMES, "all"])
-    common = dict(profile=profile)
+    common = dict(profile=profile, **settings)
     if name in FIGURES:
         methods = {"figure2": ("nonlinearmixup", "dnm"), "figure3": ("dnm",), "figure4": ("plain", "dnm")}.get(name, ())
         if name == "figure2":  # a curve wants more than one evaluation
-            steps = RunConfig.create(profile, encoder=encoder).steps
-            common["eval_every"] = max(1, steps // 10)
+            steps = RunConfig.create(encoder=encoder, **common).steps
+            common.setdefault("eval_every", max(1, steps // 10))
         return [RunConfig.create(dataset=data, n_train=size, method=method, encoder=encoder, seed=seed, **common)
                 for seed in (seeds if name == "figure2" else seeds[:1]) for data in datasets or FIGURES[name]
                 for size in sizes or ["all"] for method in methods]

@@ -159,6 +159,7 @@ def test_tables_are_the_papers_grid():
     assert {(c.dataset, c.n_train, c.seed, c.encoder, c.profile) for c in other} == {("builtin", 200, 7, "bert-base-uncased", "paper")}
     assert {c.method for c in other} == {"dnm", "dnm-no-dss", "dnm-no-lds", "dnm-no-sds", "dnm-no-dnm", "dnm-random"}
     assert not [c for c in paper.experiment("table2", encoder="cnn", sizes=["50"]) if c.method == "logreg"]
+    assert {(c.steps, c.eval_every) for c in paper.experiment("figure2", steps="200", eval_every="50")} == {(200, 50)}
     curve = paper.experiment("figure2", profile="paper")
     assert {(c.dataset, c.method, c.eval_every) for c in curve} == {(d, m, 400) for d in ("subj", "sst1") for m in ("nonlinearmixup", "dnm")}
     everything = {c.hash for name in paper.NAMES for c in paper.experiment(name)}

@@ -191,7 +191,8 @@ def test_what_cannot_work_is_said_at_once(tiny, tmp_path, capsys):
         sweep([tiny()], RunStore(tmp_path), backend="dusk")
     with pytest.raises(DnmError, match="no Dask cluster"):
         sweep([tiny()], RunStore(tmp_path), backend="dask", scheduler="tcp://127.0.0.1:9")
-    for wrong in (["table1"], ["table2", "--jobs", "0"], ["table2", "--jobs", "many"], ["table2", "--sizes", "few"]):
+    for wrong in (["table1"], ["table2", "--jobs", "0"], ["table2", "--jobs", "many"], ["table2", "--sizes", "few"],
+                  ["table2", "-p", "seed", "3"], ["table2", "-p", "stepps", "3"], ["report", "table2"]):
         assert main(["paper", *wrong, "--runs", str(tmp_path)]) == 2
     assert "table2" in capsys.readouterr().err
 
