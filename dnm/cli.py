@@ -271,7 +271,8 @@ def _paper(options: argparse.Namespace) -> None:
         False: sorted((c for name, configs in wanted.items() if name not in ("figure3", "figure4") for c in configs),
                       key=lambda config: config.seed),
         True: wanted.get("figure4", [])}
-    from dnm.sweep import plan, sweep  # only now: what is wrong with the settings is said at once
+    from dnm.estimate import plan  # only now: what is wrong with the settings is said at once
+    from dnm.sweep import sweep
 
     if options.dry_run:
         return print("\n".join(plan([*groups[False], *groups[True]], store, jobs)))

@@ -80,7 +80,7 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
 
 LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing", "records"},
           {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters", "statistics"},
-          {"plots", "sweep"}, {"drawings"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"claims", "figures"},
+          {"plots", "estimate"}, {"drawings", "sweep"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"claims", "figures"},
           {"paper_report"}, {"cli"}, {"__main__"}]
 
 

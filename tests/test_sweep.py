@@ -18,6 +18,7 @@ import pytest
 from dnm import sweep as sweeps
 from dnm.config import RunConfig
 from dnm.errors import DnmError
+from dnm.estimate import expected_seconds, units
 from dnm.paper import experiment
 from dnm.store import RunStore
 from dnm.sweep import sweep
@@ -221,7 +222,7 @@ def test_the_plan_counts_what_is_done_and_estimates_the_rest(table, capsys):
     assert f"{len(configs)} runs, 5 done, {len(configs) - 5} to do" in told
     assert "builtin, n = 24" in told and "dnm, smoke: done: seeds 0 1; to do: seeds 2" in told
     records = [json.loads(store.result_path(c).read_text()) for c in configs[:5]]
-    per_unit = sorted(r["seconds"] / sweeps.units(c) for r, c in zip(records, configs, strict=False))[2]
-    assert sweeps.expected_seconds(configs[5:], records) == pytest.approx(sum(map(sweeps.units, configs[5:])) * per_unit)
-    assert sweeps.units(configs[0]) == 24 + 3 * 200 / (3 * 20)  # steps, and 3 evaluations of 2 x 100 sentences
-    assert 0 < sweeps.expected_seconds(configs[:1], []) < 600  # timed now
+    per_unit = sorted(r["seconds"] / units(c) for r, c in zip(records, configs, strict=False))[2]
+    assert expected_seconds(configs[5:], records) == pytest.approx(sum(map(units, configs[5:])) * per_unit)
+    assert units(configs[0]) == 24 + 3 * 200 / (3 * 20)  # steps, and 3 evaluations of 2 x 100 sentences
+    assert 0 < expected_seconds(configs[:1], []) < 600  # timed now
