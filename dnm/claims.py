@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dnm.paper import comparable_runs, published
+from dnm.paper import comparable_runs, place, published
 from dnm.statistics import Difference, difference, holm
 
 SIGNIFICANT = 0.05
@@ -60,7 +60,7 @@ def verdicts(records: list[dict]) -> pd.DataFrame:
     rows = []
     for claim, parts in CLAIMS.items():
         for part in parts:
-            found = {data: _paired(cells, data, part) for data in dict.fromkeys(runs.dataset)}
+            found = {data: _paired(cells, data, part) for data in sorted(set(runs.dataset), key=place)}
             found = {data: values for data, values in found.items() if len(values)}
             rows.append({"claim": claim, "part": part.text, "data": " ".join(found), "ours": difference(found.values()),
                          "paper": _paper(part, found), "seeds": min(map(len, found.values()), default=0)})

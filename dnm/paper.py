@@ -45,6 +45,12 @@ def table_methods(table: int) -> list[str]:
     return [name for name in METHODS if name in found]
 
 
+def place(dataset: str) -> int:
+    """Where a data set stands in the paper; others behind."""
+    known = list(dict.fromkeys(published().dataset))
+    return known.index(dataset) if dataset in known else len(known)
+
+
 def design_of(table: int) -> str:
     """What a table is about: a name of `DESIGNS`."""
     return next(design for design, (tables, _) in DESIGNS.items() if table in tables)

@@ -31,7 +31,7 @@ def tables(records: list[dict]) -> list[tuple[str, pd.DataFrame]]:
     """Title and `dnm.paper.beside` frame of every table that has runs, with ``p_*`` columns after Holm's correction."""
     runs, found = paper.comparable_runs(records), []
     for design, (numbers, _) in paper.DESIGNS.items():
-        for data in sorted(dict.fromkeys(runs.dataset), key=_place):
+        for data in sorted(dict.fromkeys(runs.dataset), key=paper.place):
             sizes = list(dict.fromkeys(sorted(runs[runs.dataset == data].n_train, key=_size)))
             frames = []
             for size in sizes:
@@ -48,11 +48,6 @@ def tables(records: list[dict]) -> list[tuple[str, pd.DataFrame]]:
                 where = f"Table {', '.join(map(str, theirs))}" if theirs else f"as Tables {min(numbers)}–{max(numbers)}"
                 found.append((f"{where}: {design} on {Path(data).stem}", _tested(frame, design)))
     return found
-
-
-def _place(dataset: str) -> int:
-    known = list(dict.fromkeys(paper.published().dataset))
-    return known.index(dataset) if dataset in known else len(known)
 
 
 def _size(n: str) -> float:
@@ -115,7 +110,7 @@ def about(frame: pd.DataFrame) -> str:
 
 
 def write(records: list[dict], folder: Path, sources: Iterable[tuple[str, int, str]] = ()) -> list[Path]:
-    """``paper.html``, ``paper.md``, ``paper.tex``, ``paper.csv`` and ``claims.csv`` in ``folder``.
+    """``paper.html``, ``paper.md``, ``paper.tex``, ``paper.csv``, ``claims.csv`` and ``claims.png`` in ``folder``.
 
     ``sources`` are (file, runs, command) of the records, for the page's end.
     """
@@ -124,7 +119,8 @@ def write(records: list[dict], folder: Path, sources: Iterable[tuple[str, int, s
     heading = f"Setting: {judged.setting.iloc[0]}."
     made = pd.DataFrame(sources, columns=["file", "runs", "command"])
     missing = _not_run(found)
-    parts = [("The paper's claims", f"{heading} {_CLAIMS_LEGEND}", verdicts, None)]
+    picture = plots.verdicts(judged)
+    parts = [("The paper's claims", f"{heading} {_CLAIMS_LEGEND}", verdicts, picture)]
     if len(glance := overview(found)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
         parts.append(("The systems at a glance", text, glance, None))
@@ -140,7 +136,7 @@ def write(records: list[dict], folder: Path, sources: Iterable[tuple[str, int, s
              "claims.csv": _flat(judged).to_csv(index=False), "paper.html": _page(parts, end, made)}
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
-    return [folder / name for name in files]
+    return [*(folder / name for name in files), *plots.save(picture, folder / "claims", with_html=False)]
 
 
 _CLAIMS_LEGEND = (

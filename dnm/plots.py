@@ -111,6 +111,29 @@ def beside_paper(frame) -> go.Figure:
                   260 + 45 * len(titles), l=150, t=100, b=80)
 
 
+def verdicts(table) -> go.Figure:
+    """Ours with 95% intervals and the paper's difference for each comparison of a `dnm.claims.verdicts` table."""
+    looks = {"holds": (PALETTE[0], "circle"), "does not hold": (PALETTE[1], "x"),
+             "cannot be told": ("#767676", "circle-open")}
+    shown, figure = table[table.verdict != "not run"], go.Figure()
+    places = {part: number for number, part in enumerate(shown.part)}
+    figure.add_scatter(x=shown.paper, y=list(places.values()), mode="markers", name="the paper's difference",
+                       marker=dict(symbol="diamond", color=PALETTE[6], size=9))
+    for verdict, mine in shown.groupby("verdict", sort=False):
+        colour, symbol = looks[verdict]
+        mean, low, high = (np.array([getattr(d, name) for d in mine.ours]) for name in ("mean", "low", "high"))
+        figure.add_scatter(x=mean, y=[places[part] + 0.25 for part in mine.part], mode="markers",
+                           name=f"ours: {verdict}", marker=dict(symbol=symbol, color=colour, size=10),
+                           error_x=dict(array=high - mean, arrayminus=mean - low, thickness=2),
+                           hovertemplate="%{x:+.1f} points<extra></extra>")
+    figure.add_vline(x=0, line=dict(color="#555555", dash="dash"))
+    figure.update_yaxes(tickvals=list(places.values()), ticktext=list(places), range=[len(places) - 0.4, -0.6])
+    figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
+    figure.update_layout(legend=dict(orientation="h", y=1.0, yanchor="bottom"))
+    heading = f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}</sub>"
+    return titled(figure, heading, 200 + 32 * len(places), l=300, t=110, b=60)
+
+
 def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:
     """One line for each entry of ``series``, told apart by markers and dashes as well as by colour."""
     figure = go.Figure()
