@@ -61,13 +61,15 @@ def verdicts(records: list[dict]) -> pd.DataFrame:
     for claim, parts in CLAIMS.items():
         for part in parts:
             found = {data: _paired(cells, data, part) for data in sorted(set(runs.dataset), key=place)}
-            found = {data: values for data, values in found.items() if len(values)}
+            most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
+            found = {data: values for data, values in found.items() if len(values) > (most > 1)}
             rows.append({"claim": claim, "part": part.text, "data": " ".join(found), "ours": difference(found.values()),
                          "paper": _paper(part, found), "seeds": min(map(len, found.values()), default=0)})
     table = pd.DataFrame(rows)
     table["p"] = holm(d.p for d in table.ours)
     table["verdict"] = [_verdict(d, p) for d, p in zip(table.ours, table.p, strict=True)]
     table["claim_verdict"] = table.groupby("claim").verdict.transform(_together)
+    table["seeds_needed"] = [d.seeds_needed(int(table.p.notna().sum())) for d in table.ours]
     return table.assign(setting=", ".join(map(str, (*setting[:1], *setting[2:]))))
 
 
@@ -105,10 +107,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A `verdicts` table as people read it, a row a part; the claim's name and verdict stand in its first row."""
     first = ~table.claim.duplicated()
 
-    def needed(ours: Difference, verdict: str) -> str:
-        if verdict != "cannot be told" or np.isnan(ours.seeds_needed):
+    def needed(seeds: float, verdict: str) -> str:
+        if verdict != "cannot be told" or np.isnan(seeds):
             return ""
-        return "> 1000" if not ours.seeds_needed <= 1000 else f"{ours.seeds_needed:.0f}"
+        return "> 1000" if np.isinf(seeds) else f"{seeds:.0f}"
 
     return pd.DataFrame({
         "claim": table.claim.where(first, ""), "verdict on the claim": table.claim_verdict.where(first, ""),
@@ -116,4 +118,4 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "paper": [f"{value:+.1f}" if not np.isnan(value) else "–" for value in table.paper],
         "ours [95% interval]": [ours.text() for ours in table.ours],
         "p (Holm)": ["–" if np.isnan(p) else f"{p:.3f}" for p in table.p], "verdict": table.verdict,
-        "seeds needed": [needed(*pair) for pair in zip(table.ours, table.verdict, strict=True)]})
+        "seeds needed": [needed(*pair) for pair in zip(table.seeds_needed, table.verdict, strict=True)]})

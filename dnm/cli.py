@@ -267,24 +267,26 @@ def _paper(options: argparse.Namespace) -> None:
     if jobs is not None and jobs < 1:
         raise DnmError(f"jobs must be at least 1, got {jobs}")
     store = RunStore.open(options.runs)
-    groups = {  # whether models are kept: runs, seed by seed, so that early results compare fairly
+    groups = {  # whether models are kept (first, as tables take the same runs): runs, seed by seed
+        True: wanted.get("figure4", []),
         False: sorted((c for name, configs in wanted.items() if name not in ("figure3", "figure4") for c in configs),
-                      key=lambda config: config.seed),
-        True: wanted.get("figure4", [])}
+                      key=lambda config: config.seed)}
     from dnm.estimate import plan  # only now: what is wrong with the settings is said at once
     from dnm.sweep import sweep
 
     if options.dry_run:
-        return print("\n".join(plan([*groups[False], *groups[True]], store, jobs)))
+        return print("\n".join(plan([*groups[True], *groups[False]], store, jobs)))
     from dnm import figures, paper_report, progress
 
-    records, errors = [], {}
+    by_hash, errors = {}, {}
     for save_models, configs in groups.items():
         if configs:
             with progress.in_terminal() as show:
                 found, failed = sweep(configs, store, jobs=jobs, backend=options.backend, scheduler=options.scheduler,
                                       save_models=save_models, on_status=show)
-            records, errors = records + found, errors | failed
+            by_hash |= {record["hash"]: record for record in found}
+            errors |= failed
+    records = list(by_hash.values())
     if options.results and records:
         _keep(records, options.results)
     if any(name.startswith("table") for name in names) and records:

@@ -66,7 +66,7 @@ def feature_map(config: RunConfig, store: RunStore, on_status=None, sentences: i
     """Figure 4: t-SNE of test sentences' hidden states after plain fine-tuning and after DNM, with their measures."""
     figures, titles, data = [], [], load_dataset(config.dataset, config.text_column, config.label_column)
     for method in ("plain", "dnm"):
-        mine = config.with_(method=method)
+        mine = config if method == config.method else config.with_(method=method)
         where = run_all([mine], store, save_models=True, on_status=on_status)[0]["environment"]
         batch = explore.Batch.of(Classifier.load(store.model_path(mine)), limited(data, "test", sentences))
         perplexity = min(perplexity, (len(batch.texts) - 1) // 3)

@@ -23,6 +23,7 @@ SCRATCH = "cnn or lstm"  # the paper does not say which of the two its rows with
 DESIGNS = {"systems": ({2: SIZES, 3: SIZES, 4: SIZES, 5: SIZES}, (("logreg", "bert-base-uncased"), ("plain", SCRATCH))),
            "top-K": ({6: ("50",), 7: ("all",)}, ()), "policies": ({8: ("50",), 9: ("all",)}, ()),
            "parts": ({10: ("50",), 11: ("all",)}, (("dnm-random", "bert-base-uncased"),))}
+PRETRAINED_ONLY = ("lr", "head_lr", "pooling", "dropout")  # settings that CNN and LSTM keep their own of
 FIGURES = {"figure1": (), "figure2": ("subj", "sst1"), "figure3": ("subj",), "figure4": ("subj", "sst2")}
 NAMES = (*(f"table{n}" for tables, _ in DESIGNS.values() for n in tables), *FIGURES)
 BASELINES = ("plain", "wordmixup", "senmixup", "nonlinearmixup", "logreg")
@@ -78,7 +79,7 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
     """The runs behind a table or figure (``table2`` … ``table11``, ``figure1`` … ``figure4``), seed by seed.
 
     ``datasets`` and ``sizes`` replace those of the paper's table, so that any of them can be had on other data;
-    ``settings`` (of `RunConfig`) hold for all runs.
+    ``settings`` (of `RunConfig`) hold for all runs; rates, pooling and dropout for those of ``encoder`` only.
     """
     if name not in NAMES:
         raise unknown("table or figure", name, [*NAMES, "all"])
@@ -87,10 +88,13 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
         methods = {"figure2": ("nonlinearmixup", "dnm"), "figure3": ("dnm",), "figure4": ("plain", "dnm")}.get(name, ())
         if name == "figure2":  # a curve wants more than one evaluation
             steps = RunConfig.create(encoder=encoder, **common).steps
-            common.setdefault("eval_every", max(1, steps // 10))
+            every = RunConfig.create(encoder=encoder, **common).eval_every
+            common.setdefault("eval_every", max(1, min(every, steps // 10)))
         return [RunConfig.create(dataset=data, n_train=size, method=method, encoder=encoder, seed=seed, **common)
                 for seed in (seeds if name == "figure2" else seeds[:1]) for data in datasets or FIGURES[name]
                 for size in sizes or ["all"] for method in methods]
+    if fixed := {"k", "alpha", "original_weight"} & set(settings):
+        raise DnmError(f"the rows of {name} are defined by their {fixed.pop()}; train others with `dnm train`")
     number = int(name.removeprefix("table"))
     design = design_of(number)
     own = datasets or list(dict.fromkeys(published().query("table == @number").dataset))
@@ -99,18 +103,21 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
         for data in own:
             for size in sizes or DESIGNS[design][0][number]:
                 for row in table_rows(design, data, str(size)).itertuples():
-                    for which in ("cnn", "lstm") if row.encoder == SCRATCH else (encoder,):
+                    scratch = row.encoder == SCRATCH
+                    mine = {key: value for key, value in common.items() if key not in (
+                        PRETRAINED_ONLY if scratch else () if encoder in ("cnn", "lstm") else ("word_vectors",))}
+                    for which in ("cnn", "lstm") if scratch else (encoder,):
                         if row.method != "logreg" or which not in ("cnn", "lstm"):
                             configs.append(RunConfig.create(dataset=data, n_train=size, method=row.method, seed=seed,
-                                                            encoder=which, **common))
+                                                            encoder=which, **mine))
     return list({config.hash: config for config in configs}.values())
 
 
 # ---------------------------------------------------------------- ours beside theirs
 
 _BESIDE = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs",
-           "encoder", "profile", "device", "off", "gap", "gap_error", "paper_gap", "paper_gap_error", "to_plain",
-           "to_best", "best"]
+           "encoder", "profile", "device", "to_dnm", "off", "gap", "gap_error", "paper_gap", "paper_gap_error",
+           "to_plain", "to_best", "best"]
 
 
 def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
@@ -119,8 +126,8 @@ def beside(records: list[dict], rows: pd.DataFrame) -> pd.DataFrame:
     For each data set, size and encoder one setting of ours is taken, the one that has most of the rows (then most
     runs): ``ours`` and ``error`` are its mean and standard error in percent, ``off`` the distance to the paper's
     number, ``gap`` the difference to full DNM with the same seeds and ``gap_error`` its standard error; not a number
-    where we have no run. ``paper_gap`` takes the paper's errors as independent. ``to_plain`` and ``to_best`` are paired
-    differences (`dnm.statistics.Difference`) to plain and to the baseline with the highest mean, ``best``.
+    where we have no run. ``paper_gap`` takes the paper's errors as independent. ``to_dnm``, ``to_plain`` and, for DNM,
+    ``to_best`` are paired differences (`dnm.statistics.Difference`); ``best`` is the baseline with the highest mean.
     """
     runs, lines = comparable_runs(records), []
     for row in rows.itertuples():
@@ -152,8 +159,9 @@ def _line(row, peers: pd.DataFrame, chosen: pd.DataFrame, by_seed: dict[str, pd.
         "off": mine.mean() - row.accuracy, "gap": gap.mean(), "gap_error": standard_error(gap.to_numpy()),
         "paper_gap": (row.accuracy - theirs.accuracy).mean(),
         "paper_gap_error": np.hypot(row.error, theirs.error).mean(),
-        "to_plain": difference([(mine - plain).dropna()]) if row.method != "plain" else difference([]),
-        "to_best": difference([(mine - by_seed[best]).dropna()]) if best else difference([]), "best": best}
+        "to_dnm": difference([gap] if row.method != "dnm" else []),
+        "to_plain": difference([(mine - plain).dropna()] if row.method != "plain" else []),
+        "to_best": difference([(mine - by_seed[best]).dropna()] if best and row.method == "dnm" else []), "best": best}
     return line | ({"gap_error": np.nan, "paper_gap_error": np.nan} if row.method == "dnm" else {})
 
 
@@ -164,6 +172,9 @@ def comparable_runs(records: list[dict]) -> pd.DataFrame:
         columns = ["dataset", "n_train", "encoder", "method", "seed", "accuracy", "profile", "setting"]
         return pd.DataFrame(columns=columns, dtype=object).astype({"accuracy": float})
     runs = runs_table(kept).assign(dataset=[r["config"]["dataset"] for r in kept])
+    versions = runs.groupby(["dataset", "fingerprint"]).size().sort_values(kind="stable").reset_index()
+    fullest = versions.drop_duplicates("dataset", keep="last")  # the one with the most runs: never two versions
+    runs = runs.merge(fullest[["dataset", "fingerprint"]])
     runs["setting"] = runs[COMPARABLE].astype(str).agg(" ".join, axis=1)
     return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["dataset", "setting", "method", "seed"])
 

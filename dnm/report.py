@@ -40,11 +40,16 @@ def runs_table(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{
         "data": r["data"]["name"], "fingerprint": r["data"]["fingerprint"], "weights": r["encoder_weights"],
         "n_train": r["config"]["n_train"], "encoder": r["config"]["encoder"],
-        "profile": r["label"], "device": r["environment"]["device"], "precision": r["environment"]["precision"],
+        "profile": r["label"], "device": _device(r), "precision": r["environment"]["precision"],
         "method": r["config"]["method"], "title": r["title"], "seed": r["config"]["seed"],
         "accuracy": 100 * r["test_accuracy"], "last_accuracy": 100 * r["last_test_accuracy"],
         "best_step": r["best_step"], "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan,
         "seconds": r["seconds"], "hash": r["hash"]} for r in records])
+
+
+def _device(record: dict) -> str:
+    """The device's name without its count of threads, which changes times, not what may be averaged."""
+    return re.sub(r", \d+ threads?\b", "", record["environment"]["device"])
 
 
 def summary(records: list[dict]) -> pd.DataFrame:

@@ -23,7 +23,12 @@ class Difference:
     high: float = np.nan
     p: float = np.nan
     pairs: int = 0
-    seeds_needed: float = np.nan
+    spread: float = np.nan
+    groups: int = 0
+
+    def seeds_needed(self, tests: int = 1) -> float:
+        """Seeds a data set to show a difference of this size, corrected for so many tests, in four studies of five."""
+        return seeds_needed(self.mean, self.spread, self.groups, tests) if self.spread >= 0 else np.nan
 
     def text(self) -> str:
         """As people read it: ``+1.2 [0.3, 2.0]``."""
@@ -42,10 +47,11 @@ def difference(groups: Iterable[np.ndarray]) -> Difference:
     Returns
     -------
     Difference : with a 95% percentile bootstrap interval (seeds are drawn anew within each group), the two-sided p
-        value of the sign-flip permutation test (exact for up to 13 pairs), and the seeds a data set that a paired t
-        test would need to find a difference of this size in four studies of five. With one pair, the mean alone.
+        value of the sign-flip permutation test (exact for up to 13 pairs). A group of one pair is left out where
+        others have more; if all have one, the mean stands alone.
     """
     groups = [np.asarray(group, dtype=float) for group in groups if len(group)]
+    groups = [group for group in groups if len(group) > 1] or groups
     pairs = sum(map(len, groups))
     if not pairs:
         return Difference()
@@ -54,29 +60,33 @@ def difference(groups: Iterable[np.ndarray]) -> Difference:
         return Difference(mean, pairs=pairs)
     values = np.concatenate(groups)
     weights = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
-    if np.ptp(values) == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 2 / 2**pairs, pairs, np.nan if mean == 0 else 2)
+    if np.ptp(values) < 1e-9:
+        return Difference(mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 2 / 2**pairs, pairs, 0.0, len(groups))
     interval = stats.bootstrap(groups, lambda *g, axis=-1: np.mean([x.mean(axis=axis) for x in g], axis=0),
                                n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile",
                                rng=np.random.default_rng(0)).confidence_interval
-    test = stats.permutation_test((values,), lambda x, axis=-1: (np.abs((x * weights).sum(axis=axis))),
+    # Rounded, so that sums that are equal but for the last bits of their floats count as equal.
+    test = stats.permutation_test((values,), lambda x, axis=-1: np.round(np.abs((x * weights).sum(axis=axis)), 9),
                                   permutation_type="samples", n_resamples=RESAMPLES, alternative="greater",
                                   rng=np.random.default_rng(0))
     spread = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
-    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue), pairs,
-                      seeds_needed(mean, spread, len(groups)))
+    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue), pairs, float(spread),
+                      len(groups))
 
 
-def seeds_needed(mean: float, spread: float, groups: int = 1) -> float:
-    """Seeds in each of ``groups`` data sets for 80% power of a two-sided paired t test at 5%; infinity beyond 1000.
+def seeds_needed(mean: float, spread: float, groups: int = 1, tests: int = 1) -> float:
+    """Seeds in each of ``groups`` data sets for 80% power of a two-sided paired test; infinity beyond 1000.
 
-    The normal approximation with the usual small-sample term (half of the squared critical value more pairs).
+    At 5% divided by the number of ``tests``, as Holm's correction asks of the smallest p value. The normal
+    approximation of the t test with the usual small-sample term (half of the squared critical value more pairs), and
+    never fewer pairs than a sign-flip test needs to reach that level at all.
     """
-    if mean == 0:
+    if abs(mean) < 1e-9:
         return np.inf
-    critical, power = stats.norm.ppf((1 + LEVEL) / 2), stats.norm.ppf(POWER)
-    pairs = ((critical + power) * spread / mean) ** 2 + critical**2 / 2
-    seeds = max(2, int(np.ceil(pairs / groups)))
+    level = (1 - LEVEL) / tests
+    critical, power = stats.norm.ppf(1 - level / 2), stats.norm.ppf(POWER)
+    pairs = max(((critical + power) * spread / mean) ** 2 + critical**2 / 2, np.log2(2 / level))
+    seeds = max(2, int(np.ceil(round(pairs / groups, 6))))
     return seeds if seeds <= _MOST else np.inf
 
 

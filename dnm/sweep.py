@@ -96,10 +96,10 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
             while todo and not stop.is_set():
                 # A run whose worker died is tried again by itself, so that it cannot take others with it.
                 batch, died = [c for c in todo if not deaths[c.hash]] or todo[:1], ""
-                workers = 2 if deaths[batch[0].hash] else jobs
+                alone = bool(deaths[batch[0].hash])
                 try:
-                    for config, state, notes in _dispatch(batch, store, stop, wait, save_models, workers, backend,
-                                                          scheduler):
+                    for config, state, notes in _dispatch(batch, store, stop, wait, save_models, jobs, backend,
+                                                          scheduler, alone):
                         status.notes += notes
                         if state.startswith("failed: "):
                             fail(config, state.removeprefix("failed: "))
@@ -110,6 +110,8 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
                 except (DnmError, KeyboardInterrupt):
                     raise
                 except Exception as error:  # a worker was killed: each backend says so in a way of its own
+                    if stop.is_set():
+                        break
                     died = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
                     lost = [c for c in batch if c.hash in work and store.note_path(c).exists() and _free(store, c)]
                     if not lost and len(work) == len(todo):
@@ -134,7 +136,7 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
 
 
 def _dispatch(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: bool, save_models: bool,
-              jobs: int | None, backend: str, scheduler: str) -> Iterator[tuple]:
+              jobs: int | None, backend: str, scheduler: str, alone: bool) -> Iterator[tuple]:
     """Hand runs to workers; yield what `_work` says of each as it ends."""
     with contextlib.ExitStack() as stack:
         if backend == "dask":
@@ -144,10 +146,12 @@ def _dispatch(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: b
         else:
             workers = jobs if jobs else default_jobs()
             threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=workers))
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers) if alone else workers))
         tasks = (joblib.delayed(_work)(config, store, stop.path, wait, save_models, threads, os.getpid())
                  for config in configs)
-        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")(tasks)
+        # A cluster may grow while the sweep runs, so it is told of all runs at once.
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
+                                   pre_dispatch="all" if backend == "dask" else "2*n_jobs")(tasks)
 
 
 def _dask(scheduler: str):
@@ -167,11 +171,13 @@ def _dask(scheduler: str):
 def _work(config: RunConfig, store: RunStore, stop_path: Path, wait: bool, save_models: bool, threads: int,
           main: int) -> tuple[RunConfig, str, list[str]]:
     """One run in a worker: the run, "trained", "reused", "busy", "stopped" or "failed: …", and warnings to pass on."""
-    from dnm.training import Interrupted
-
+    if os.getpid() != main and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep itself, which leaves a stop sign
     stop = StopFile(stop_path)
     if stop.is_set():
         return config, "stopped", []
+    from dnm.training import Interrupted
+
     _prepare(threads, main)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -188,13 +194,11 @@ def _work(config: RunConfig, store: RunStore, stop_path: Path, wait: bool, save_
 
 
 def _prepare(threads: int, main: int) -> None:
-    """Make a worker process fit for training: its threads, its GPU, and Ctrl-C left to the sweep itself."""
+    """Make a worker process fit for training: its threads and its GPU."""
     import torch
 
     if threads and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    if os.getpid() != main and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.getpid() != main and not _slot and not torch.cuda.is_initialized() and torch.cuda.device_count() > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         for device in visible.split(","):
