@@ -48,7 +48,7 @@ def test_one_line_with_cause_and_way_out(arguments, message, capsys, tmp_path):
     assert main(arguments + runs) == 2
     error = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and message in error[0]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, capsys):
