@@ -148,7 +148,7 @@ _CLAIMS_LEGEND = (
 
 
 def _figure(frame: pd.DataFrame):
-    """The paper's and our differences to DNM, of an ablation; accuracies of the systems for the smallest size."""
+    """The paper's and our differences to DNM, of an ablation's smallest size; none for the systems."""
     if frame.design.iloc[0] == "systems" or not frame.gap.notna().any():
         return None
     return plots.beside_paper(frame[frame.n_train == frame.n_train.iloc[0]])
