@@ -123,7 +123,7 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
 
 
 def test_live_training_starts_stops_and_goes_on(opened):
-    page = opened("04", profile="quick", seeds=[0])
+    page = opened("04", profile="lesson", seeds=[0])
     plot = drive.figure(page, 0, drive.WIDGET)
     said, start = page.locator(".widget-html-content").first, page.get_by_role("button", name="Start", exact=True)
 
@@ -139,7 +139,7 @@ def test_live_training_starts_stops_and_goes_on(opened):
     drive.click(page, "Start")
     drive.changed(points, stopped)
     drive.changed(start.is_enabled, False, 60)
-    assert points() == 4 and "1/1 runs" in said.inner_text()  # the quick profile evaluates four times
+    assert points() == 4 and "1/1 runs" in said.inner_text()  # the lesson profile evaluates four times
 
 
 def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, tiny_models):
