@@ -1,22 +1,45 @@
-"""Which sentences a step sees, and how held-out sentences are laid out once for every evaluation."""
+"""What a step sees, as tensors, and how held-out sentences are laid out once for every evaluation."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dnm.config import RunConfig
 from dnm.data import Dataset, Split, stratified_order
-from dnm.heads import stream
-from dnm.packing import pack
+from dnm.heads import Draws, draw, stream
+from dnm.methods import get_method
+from dnm.packing import Layout, pack, pack_alike
 
 EVALUATION_TOKENS = 4096  # word pieces encoded at once when nothing is trained
+
+
+class Inputs(NamedTuple):
+    """All that the steps of a run need: W steps are stacked in front of every shape.
+
+    ``ids`` ``[R, T]`` are word pieces in the rows of ``layout``, ``[2, R, T]`` (the sentences and their partners)
+    where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers.
+    """
+
+    ids: Tensor
+    layout: Layout
+    labels: Tensor
+    draws: Draws
+
+    def to(self, device) -> "Inputs":
+        return tree_map(lambda tensor: tensor.to(device, non_blocking=True), self)
 
 
 class Batches:
     """The training sentences as word pieces, and which of them make up the batch of a step."""
 
-    def __init__(self, sentences: list[np.ndarray], labels: np.ndarray, config: RunConfig):
-        self.sentences, self.labels, self.seed = sentences, labels, config.seed
+    def __init__(self, sentences: list[np.ndarray], labels: np.ndarray, config: RunConfig, share_rows: bool = True,
+                 word_size: int = 0):
+        self.sentences, self.labels, self.config, self.share_rows = sentences, labels, config, share_rows
+        self.method, self.matrix = get_method(config.method), (config.max_length, word_size)
         self.lengths = np.array([len(sentence) for sentence in sentences])
         self.size = min(config.batch_size, len(sentences))
         self.per_epoch = len(sentences) // self.size
@@ -25,16 +48,34 @@ class Batches:
         """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out."""
         epoch, turn = divmod(step, self.per_epoch)
         if getattr(self, "epoch", None) != epoch:
-            order = np.random.default_rng(stream("batches", self.seed, epoch))
+            order = np.random.default_rng(stream("batches", self.config.seed, epoch))
             self.epoch, self.order = epoch, order.permutation(len(self.sentences))
         return self.order[turn * self.size:(turn + 1) * self.size]
+
+    def inputs(self, steps: Iterable[int], shape: tuple[int, int] = (0, 0)) -> Inputs:
+        """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
+        index, draws = np.stack([self(step) for step in steps]), self._draws(steps)
+        who = [index] if self.method.level != "word" else [index, self._partners(index, draws)]
+        lengths = np.maximum.reduce([self.lengths[one] for one in who])
+        layout = pack_alike(lengths, self.config.max_length, self.share_rows, shape)
+        ids = [layout.place([self.sentences[i] for i in one.flat]) for one in who]
+        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
+                      Draws(*map(torch.stack, zip(*draws, strict=True))))
+
+    def _draws(self, steps: Iterable[int]) -> list[Draws]:
+        return [draw(self.method, self.size, self.config.alpha, self.matrix, (self.config.seed, step))
+                for step in steps]
+
+    @staticmethod
+    def _partners(index: np.ndarray, draws: list[Draws]) -> np.ndarray:
+        return np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1)
 
 
 class Encoded:
     """Sentences laid out for evaluation once: sorted by length, `EVALUATION_TOKENS` at a time."""
 
     def __init__(self, sentences: list[np.ndarray], share_rows: bool, capacity: int, device):
-        lengths = np.array([len(sentence) for sentence in sentences])
+        self.lengths = lengths = np.array([len(sentence) for sentence in sentences])
         order = np.argsort(lengths, kind="stable")
         parts = np.cumsum(lengths[order]) // EVALUATION_TOKENS
         self.parts = []
@@ -47,14 +88,18 @@ class Encoded:
         self.count = len(sentences)
 
     @torch.no_grad()
-    def hidden(self, encoder: nn.Module) -> Tensor:
-        """Hidden states ``[n, d]`` in the sentences' own order, without dropout."""
+    def hidden(self, encoder: nn.Module, encode: Callable[[Tensor, Layout], Tensor] | None = None) -> Tensor:
+        """Hidden states ``[n, d]`` in the sentences' own order, without dropout.
+
+        ``encode``, where given, does the encoder's work and may stack runs in front of its states.
+        """
         encoder.eval()
-        hidden = None
+        encode, hidden = encode or (lambda ids, layout: encoder(encoder.words(ids), layout)), None
         for index, ids, layout in self.parts:
-            states = encoder(encoder.words(ids), layout)
-            hidden = states.new_empty(self.count, states.shape[-1]) if hidden is None else hidden
-            hidden[torch.from_numpy(index).to(states.device)] = states
+            states = encode(ids, layout)
+            if hidden is None:
+                hidden = states.new_empty(*states.shape[:-2], self.count, states.shape[-1])
+            hidden[..., torch.from_numpy(index).to(states.device), :] = states
         return hidden
 
 

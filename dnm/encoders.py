@@ -31,40 +31,35 @@ class Words(nn.Module):
 
     A word piece that is not in the training sentences never receives a gradient, and with no weight decay
     AdamW leaves it where it was; so training the rows in use alone is exact and saves memory and time.
-    ``table`` ``[V + 1, e]`` is the whole vocabulary and a last row of zeros for `NOTHING`.
+    ``table`` ``[V + 1, e]`` is the whole vocabulary as it was and a last row of zeros for `NOTHING`; ``rows``
+    ``[U + 1, e]`` are the trained ones.
     """
 
     def __init__(self, table: Tensor):
         super().__init__()
         self.register_buffer("table", torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]))
-        self._train(torch.arange(len(table)), self.table.clone())
+        self.use(torch.arange(len(table)))
 
     def use(self, ids: Tensor) -> None:
         """Make ``ids`` the rows that are trained."""
-        self._train(ids, torch.cat([self.table[ids], self.table[-1:]]))
-
-    def _train(self, ids: Tensor, rows: Tensor) -> None:
         local = torch.full((len(self.table),), len(ids))
         local[ids] = torch.arange(len(ids))
         self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("local", local, persistent=False)
-        self.rows = nn.Parameter(rows)
+        self.rows = nn.Parameter(torch.cat([self.table[ids], self.table[-1:]]))
 
-    def write_back(self) -> None:
-        """Copy the trained rows into the whole table."""
-        with torch.no_grad():
-            self.table[self.ids] = self.rows[:-1]
-
-    def train(self, mode: bool = True):
-        if not mode:
-            self.write_back()
-        return super().train(mode)
+    def whole(self) -> Tensor:
+        """The whole table ``[V + 1, e]`` with the trained rows in their places."""
+        return self.table.index_copy(0, self.ids, self.rows.detach()[:-1])
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embeddings ``[..., e]`` of word pieces ``[...]``; zeros at `NOTHING`."""
-        if not self.training:
-            return F.embedding(ids % len(self.table), self.table)
-        return F.embedding(self.local[ids], self.rows, padding_idx=len(self.rows) - 1)
+        local = self.local[ids]
+        words = F.embedding(local, self.rows)
+        if not self.training:  # held-out sentences hold other words, too
+            unused = (local == len(self.rows) - 1).unsqueeze(-1)
+            return torch.where(unused, F.embedding(ids % len(self.table), self.table), words)
+        return words.masked_fill((ids == NOTHING).unsqueeze(-1), 0.0)  # so that the row of zeros gets no gradient
 
 
 class Transformer(nn.Module):

@@ -131,7 +131,7 @@ def follow_policies(config: RunConfig, every: int, tell: Callable[[str], None] =
                 snapshots.append(_snapshot(run))
             if run.step % 5 == 0:
                 tell(f"{config.title}: step {run.step}/{config.steps}")
-            run.losses += run.train_step()
+            run.train_step()
         snapshots.append(_snapshot(run))
         tell(f"{config.title}: {run.step} steps, validation accuracy {run.evaluate()['validation_accuracy']:.1%}")
     return run, snapshots

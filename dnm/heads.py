@@ -5,7 +5,7 @@ notebook 03.
 """
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ def stream(*key) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
 
 
-@dataclass(frozen=True)
-class Draws:
+class Draws(NamedTuple):
     """The random numbers of one step: made outside the mixing functions, handed in.
 
     ``weight``: lambda, or a matrix ``[L, e]``, ~ Beta(alpha, alpha); ``permutation`` ``[N]``; ``scores``
@@ -34,7 +33,7 @@ class Draws:
     scores: Tensor
 
     def to(self, device) -> "Draws":
-        return Draws(self.weight.to(device), self.permutation.to(device), self.scores.to(device))
+        return Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tuple) -> Draws:
@@ -133,6 +132,8 @@ class Head(nn.Module):
         if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
             loss = loss + self.original_weight * self.plain_loss(hidden, labels)
         return loss
+
+    forward = loss  # what `torch.func.functional_call` calls
 
     def _mixed_sentences(self, hidden: Tensor, partners: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Predicted vectors ``[N, P, d]`` (Eq. 4) and the label mixing weight of each pair."""

@@ -8,26 +8,39 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dnm.batches import Encoded
+from dnm.batches import Encoded, Inputs
 from dnm.config import RunConfig
 from dnm.encoders import Tokenizer, build_encoder
 from dnm.errors import DnmError
 from dnm.heads import Head
 from dnm.methods import get_method
-from dnm.packing import Layout
+from dnm.mixing import mix
 from dnm.store import load_tensors, save_tensors, write_atomically
 
 
 class Model(nn.Module):
-    """Encoder and head of one run."""
+    """Encoder and head of one run: ``head(model(inputs), inputs.labels, inputs.draws)`` is the loss of a step."""
 
     def __init__(self, encoder: nn.Module, head: Head):
         super().__init__()
         self.encoder, self.head = encoder, head
 
-    def encode(self, ids: Tensor, layout: Layout) -> Tensor:
-        """Hidden states ``[N, d]`` of unmixed sentences."""
-        return self.encoder(self.encoder.words(ids), layout)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Hidden states ``[N, d]`` of a batch, of mixed word embeddings where the method mixes words.
+
+        Without draws, as at test time, nothing is mixed.
+        """
+        words, draws, method = self.encoder.words, inputs.draws, self.head.method
+        if draws is None or method.level != "word":
+            return self.encoder(words(inputs.ids), inputs.layout)
+        weight = draws.weight[inputs.layout.position] if method.inputs == "matrix" else draws.weight
+        return self.encoder(mix(words(inputs.ids[0]), words(inputs.ids[1]), weight), inputs.layout)
+
+
+def adamw(encoder: list[Tensor], head: list[Tensor], config: RunConfig, **settings) -> torch.optim.AdamW:
+    """The study's optimiser: constant rates, no weight decay."""
+    groups = [{"params": encoder, "lr": config.lr}, {"params": head, "lr": config.head_lr}]
+    return torch.optim.AdamW(groups, weight_decay=0.0, fused=True, **settings)
 
 
 def resolve_device(config: RunConfig) -> tuple[torch.device, torch.dtype | None]:
@@ -82,8 +95,8 @@ class Classifier:
     def save(self, folder: str | Path) -> None:
         """Weights as safetensors, settings as JSON, and the encoder's architecture and tokenizer."""
         folder, encoder = Path(folder).expanduser(), self.model.encoder
-        encoder.words.write_back()
         tensors = {name: t for name, t in self.model.state_dict().items() if name != "encoder.words.rows"}
+        tensors["encoder.words.table"] = encoder.words.whole()
         for file in self.tokenizer.folder.iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".model"):
                 write_atomically(folder / "encoder" / file.name, file.read_bytes())

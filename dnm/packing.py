@@ -5,19 +5,18 @@ positions restart at each sentence, and a block-diagonal mask keeps them from se
 sentence's hidden states are those it has alone.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 NOTHING = -1  # in `ids`: no word piece here; in `owner`: no sentence here
-_CAPACITIES = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)  # row lengths tried, in multiples of the longest sentence
+_WIDTHS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)  # row lengths tried, in multiples of the longest sentence
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where each sentence of a batch lies in the rows.
+class Layout(NamedTuple):
+    """Where each sentence of a batch lies in the rows; steps may be stacked in front of all shapes.
 
     ``owner`` ``[R, T]`` is the sentence at a place, ``position`` ``[R, T]`` the place in the sentence,
     ``first`` ``[N]`` the flat index of each sentence's first word piece, ``lengths`` ``[N]``.
@@ -31,8 +30,8 @@ class Layout:
     def place(self, sentences: list[np.ndarray]) -> Tensor:
         """Word pieces of the N sentences in the rows, ``[R, T]``; a shorter sentence leaves `NOTHING`."""
         ids = np.full(self.owner.numel(), NOTHING)
-        for start, sentence in zip(self.first.tolist(), sentences, strict=True):
-            ids[start:start + len(sentence)] = sentence
+        where, _ = _places(self.first.numpy(), [len(s) for s in sentences], self.owner.shape[-2:].numel())
+        ids[where] = np.concatenate(sentences)
         return torch.from_numpy(ids).view(self.owner.shape)
 
     def attention_mask(self) -> Tensor:
@@ -41,8 +40,7 @@ class Layout:
         return torch.where(same, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
 
     def to(self, device) -> "Layout":
-        return Layout(*(getattr(self, name).to(device, non_blocking=True)
-                        for name in ("owner", "position", "first", "lengths")))
+        return Layout(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def pack(lengths: np.ndarray, capacity: int, share_rows: bool = True) -> Layout:
@@ -52,44 +50,82 @@ def pack(lengths: np.ndarray, capacity: int, share_rows: bool = True) -> Layout:
     grow with a row's length and padding with the number of rows. ``share_rows=False`` gives every sentence
     a row of its own (CNN, LSTM).
     """
+    lengths, (row, column), (rows, width) = _fitted(lengths[None], capacity, share_rows)
+    return Layout(*(tensor[0] for tensor in _layout(lengths, row, column, rows, width)))
+
+
+def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True,
+               shape: tuple[int, int] = (0, 0)) -> Layout:
+    """A layout for each of B batches ``[B, N]``, all in rows of one shape: ``shape``, or more where it is too small.
+
+    One shape for all is what a stack of runs and a CUDA graph need.
+    """
+    if shape[1]:
+        width = max(shape[1], int(lengths.max()))
+        row, column = _first_fit(lengths, width) if share_rows else _rows_of_their_own(lengths)
+        shape = (max(shape[0], int(row.max()) + 1), width)
+    else:
+        _, (row, column), shape = _fitted(lengths, capacity, share_rows)
+    return _layout(lengths, row, column, *shape)
+
+
+def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:
+    """Rows ``(R, T)`` that hold 500 random batches of ``count`` sentences with lengths like those given.
+
+    ``pairs`` says that a sentence takes as much room as the longer one of a random pair.
+    """
+    drawn = np.random.default_rng(0).choice(lengths, (2, 500, count))
+    return _fitted(drawn.max(0) if pairs else drawn[0], capacity, share_rows)[2]
+
+
+def _fitted(lengths: np.ndarray, capacity: int, share_rows: bool) -> tuple:
+    """Rows and columns of all batches ``[B, N]`` in the cheapest shape that holds every one of them."""
     longest = int(lengths.max())
     if longest > capacity:
         raise ValueError(f"a sentence of {longest} word pieces does not fit rows of {capacity}")
     if not share_rows:
-        return _layout(lengths, [[i] for i in range(len(lengths))])
-    tries = {min(capacity, int(longest * factor)) for factor in _CAPACITIES}
-    return min((_layout(lengths, _first_fit(lengths, size)) for size in sorted(tries)), key=_cost)
+        return lengths, _rows_of_their_own(lengths), (lengths.shape[1], longest)
+    found = []
+    for width in sorted({min(capacity, int(longest * factor)) for factor in _WIDTHS}):
+        row, column = _first_fit(lengths, width)
+        found.append(((row, column), (int(row.max()) + 1, int((column + lengths).max()))))
+    return lengths, *min(found, key=lambda fit: _cost(*fit[1]))
 
 
-def _first_fit(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    rows, free = [], []
-    for i in np.argsort(-lengths, kind="stable").tolist():
-        row = next((r for r, room in enumerate(free) if room >= lengths[i]), None)
-        if row is None:
-            row = len(rows)
-            rows.append([])
-            free.append(capacity)
-        rows[row].append(i)
-        free[row] -= lengths[i]
-    return rows
+def _rows_of_their_own(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.broadcast_to(np.arange(lengths.shape[1]), lengths.shape), np.zeros_like(lengths)
 
 
-def _layout(lengths: np.ndarray, rows: list[list[int]]) -> Layout:
-    width = max(int(sum(lengths[i] for i in row)) for row in rows)
-    owner = np.full((len(rows), width), NOTHING)
-    position = np.zeros((len(rows), width), dtype=int)
-    first = np.empty(len(lengths), dtype=int)
-    for r, row in enumerate(rows):
-        column = 0
-        for i in row:
-            end = column + int(lengths[i])
-            owner[r, column:end], position[r, column:end] = i, np.arange(lengths[i])
-            first[i], column = r * width + column, end
+def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """First-fit decreasing for all batches at once: row and column ``[B, N]`` of every sentence."""
+    batch, count = np.arange(len(lengths)), lengths.shape[1]
+    room, row, column = (np.full((len(lengths), count), start) for start in (width, 0, 0))
+    for place in np.argsort(-lengths, axis=1, kind="stable").T:
+        needed = lengths[batch, place]
+        chosen = (room >= needed[:, None]).argmax(1)
+        row[batch, place], column[batch, place] = chosen, width - room[batch, chosen]
+        room[batch, chosen] -= needed
+    return row, column
+
+
+def _places(first: np.ndarray, lengths, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every word piece, sentence by sentence: its flat place in the rows of all batches, and in its sentence."""
+    starts = (first.reshape(-1, first.shape[-1]) + size * np.arange(first.size // first.shape[-1])[:, None]).ravel()
+    lengths = np.asarray(lengths)
+    within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+    return np.repeat(starts, lengths) + within, within
+
+
+def _layout(lengths: np.ndarray, row: np.ndarray, column: np.ndarray, rows: int, width: int) -> Layout:
+    first, count = row * width + column, lengths.shape[1]
+    owner, position = np.full((len(lengths), rows, width), NOTHING), np.zeros((len(lengths), rows, width), dtype=int)
+    where, within = _places(first, lengths.ravel(), rows * width)
+    owner.reshape(-1)[where] = np.repeat(np.tile(np.arange(count), len(lengths)), lengths.ravel())
+    position.reshape(-1)[where] = within
     return Layout(*map(torch.from_numpy, (owner, position, first, np.asarray(lengths, dtype=int))))
 
 
-def _cost(layout: Layout) -> float:
+def _cost(rows: int, width: int) -> float:
     # Relative work of a row of T word pieces: linear layers T, attention with its dropout T * T / 340
     # (measured for hidden size 384 on a CPU; the choice changes the speed, never the result).
-    rows, width = layout.owner.shape
     return rows * width * (1 + width / 340)

@@ -9,11 +9,11 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
 from dnm.data import load_dataset
@@ -83,47 +83,68 @@ def grid(methods: list[str], seeds: list[int], profile: str = "quick", **setting
 
 def run_all(configs: list[RunConfig], store: RunStore | None = None, *, save_models: bool = False,
             on_status: Callable[[Status], None] | None = None, checkpoint_seconds: float = 60.0,
-            stop: threading.Event | None = None) -> list[dict]:
+            stop: threading.Event | None = None, fleet: int | None = None) -> list[dict]:
     """Records of all runs, in the order of ``configs``; what is stored is not trained again.
 
     A stored file that cannot be read or belongs to other settings or data is reported and trained again; a run that
-    another process is training is waited for. Ctrl-C, or ``stop``, saves the current run's checkpoint and raises
-    `dnm.training.Interrupted`.
+    another process is training is waited for. Ctrl-C, or ``stop``, saves a checkpoint and raises
+    `dnm.training.Interrupted`. ``fleet`` runs are trained together; by default one on a CPU, as many as fit on a GPU.
     """
     store, tell = store or RunStore.open(), on_status or (lambda status: None)
-    status, records = Status(configs), {}
+    status, records, todo = Status(configs), {}, []
+    positions: dict[str, list[int]] = {}
     for position, config in enumerate(configs):  # look first, so that the time left counts what is to do
-        if found := stored(config, store, save_models, warn=True):
-            records[position], status.histories[position] = found, found["history"]
+        positions.setdefault(config.hash, []).append(position)
+        if config.hash in records or (found := stored(config, store, save_models, warn=True)):
+            records.setdefault(config.hash, found)
+            status.histories[position] = records[config.hash]["history"]
             status.reused += 1
-        else:
+        elif config not in todo:
+            todo.append(config)
             status.steps_total += _steps(config)
     tell(status)
     started = time.perf_counter()
+
+    def progress(event) -> None:
+        status.config, status.step, status.seconds = event.config, event.step * size, time.perf_counter() - started
+        status.row = event.row or status.row
+        for position in positions[event.config.hash]:
+            status.histories[position] = event.history
+        tell(status)
+
     with interruptible(stop) as stop:
-        for position, config in enumerate(configs):
-            if position in records:
-                continue
-            status.config, status.step, status.row = config, 0, None
-            status.histories[position] = []
-            if store.checkpoint_path(config).exists():
-                status.notes.append(f"{config.method}, seed {config.seed}: goes on from its checkpoint")
-
-            def progress(event, position=position):
-                status.step, status.seconds = event.step, time.perf_counter() - started
-                status.row, status.histories[position] = event.row or status.row, event.history
+        for group in group_runs(todo, fleet):
+            status.config, status.step, status.row, size = group[0], 0, None, len(group)
+            if store.checkpoint_path(*group).exists():
+                status.notes.append(f"{group[0].method}, seed {group[0].seed}: goes on from its checkpoint")
+            ends = run_fleet(group, store, save_models=save_models, stop=stop, on_progress=progress,
+                             checkpoint_seconds=checkpoint_seconds)
+            for config, (record, trained) in zip(group, ends, strict=True):
+                if isinstance(record, DnmError):
+                    raise record
+                if record is None:  # another process has it: wait for it
+                    record, trained = run_one(config, store, save_models=save_models, stop=stop, on_progress=progress,
+                                              checkpoint_seconds=checkpoint_seconds)
+                records[config.hash] = record
+                for position in positions[config.hash]:
+                    status.histories[position] = record["history"]
+                status.trained, status.reused = status.trained + trained, status.reused + (not trained)
+                status.reused += len(positions[config.hash]) - 1
+                status.steps_done += _steps(config)
+                status.step, status.seconds = 0, time.perf_counter() - started
                 tell(status)
-
-            record, trained = run_one(config, store, save_models=save_models, stop=stop, on_progress=progress,
-                                      checkpoint_seconds=checkpoint_seconds)
-            records[position], status.histories[position] = record, record["history"]
-            status.trained, status.reused = status.trained + trained, status.reused + (not trained)
-            status.steps_done += _steps(config)
-            status.step, status.seconds = 0, time.perf_counter() - started
-            tell(status)
     status.config, status.row = None, None
     tell(status)
-    return [records[position] for position in range(len(configs))]
+    return [records[config.hash] for config in configs]
+
+
+def group_runs(configs: list[RunConfig], size: int | None) -> list[list[RunConfig]]:
+    """Runs that are trained together: the fleets of `dnm.fleet.fleets`."""
+    if size == 1 or not configs:
+        return [[config] for config in configs]
+    from dnm.fleet import fleets
+
+    return fleets(configs, size)
 
 
 def stored(config: RunConfig, store: RunStore, save_models: bool = False, warn: bool = False) -> dict | None:
@@ -135,48 +156,66 @@ def stored(config: RunConfig, store: RunStore, save_models: bool = False, warn: 
     return found if not save_models or (store.model_path(config) / "model.safetensors").exists() else None
 
 
-def run_one(config: RunConfig, store: RunStore, *, save_models: bool = False, stop=None, wait: bool = True,
-            on_progress: Callable | None = None, checkpoint_seconds: float = 60.0) -> tuple[dict | None, bool]:
-    """A run's record, and whether it was trained for it now; stored before this returns.
+def run_one(config: RunConfig, store: RunStore, **options) -> tuple[dict | None, bool]:
+    """`run_fleet` for one run; a run that has failed raises its error."""
+    return run_fleet([config], store, **options)[0]
 
-    A run that another process is training is waited for and then read; without ``wait``, ``(None, False)`` is returned.
+
+def run_fleet(configs: list[RunConfig], store: RunStore, *, save_models: bool = False, stop=None, wait: bool = True,
+              on_progress: Callable | None = None,
+              checkpoint_seconds: float = 60.0) -> list[tuple[dict | DnmError | None, bool]]:
+    """For each run its record, or its error, and whether it was trained for it now; all stored before this returns.
+
+    What is not stored yet is trained together (`dnm.fleet.kind` says what can be). A run that another process is
+    training is waited for and then read, if it is the only one and ``wait`` is set; else it is ``(None, False)``.
     """
-    from dnm.training import Interrupted, fit
+    from dnm.training import fit
 
-    lock = store.lock(config)
-    while True:
-        try:
-            lock.acquire(timeout=0.5 if wait else 0)
-            break
-        except Timeout:
-            if not wait:
-                return None, False
-            if stop is not None and stop.is_set():
-                raise Interrupted("stopped while another process trains the same run") from None
-    try:
-        if found := stored(config, store, save_models):
-            return found, False
-        told = 0.0
+    ends, todo, told = {}, [], {}
+    with ExitStack() as stack:
+        for config in configs:
+            if not _locked(store.lock(config), stack, wait and len(configs) == 1, stop):
+                ends[config.hash] = None, False
+            elif found := stored(config, store, save_models):
+                ends[config.hash] = found, False
+            else:
+                todo.append(config)
+                stack.callback(store.note_path(config).unlink, missing_ok=True)
+                store.note_path(config).write_text(f"{os.getpid()} 0", encoding="utf-8")
 
         def progress(event) -> None:
-            nonlocal told
-            if time.monotonic() - told > 1:
-                told = time.monotonic()
-                store.note_path(config).write_text(f"{os.getpid()} {event.step}", encoding="utf-8")
+            if time.monotonic() - told.get(event.config.hash, 0) > 1:
+                told[event.config.hash] = time.monotonic()
+                store.note_path(event.config).write_text(f"{os.getpid()} {event.step}", encoding="utf-8")
             if on_progress:
                 on_progress(event)
 
-        store.note_path(config).write_text(f"{os.getpid()} 0", encoding="utf-8")
-        record, run = fit(config, checkpoint=store.checkpoint_path(config), stop=stop, on_progress=progress,
-                          checkpoint_seconds=checkpoint_seconds)
-        store.put(config, record)  # first the small file that holds the numbers
-        if save_models:
-            run.classifier().save(store.model_path(config))
-        store.drop_checkpoint(config)
-        return record, True
-    finally:
-        store.note_path(config).unlink(missing_ok=True)
-        lock.release()
+        if todo:
+            fitted = fit(todo if len(todo) > 1 else todo[0], checkpoint=store.checkpoint_path(*todo), stop=stop,
+                         on_progress=progress, checkpoint_seconds=checkpoint_seconds)
+            for config, (record, run) in zip(todo, fitted if len(todo) > 1 else [fitted], strict=True):
+                ends[config.hash] = record, True
+                if not isinstance(record, DnmError):
+                    store.put(config, record)  # first the small file that holds the numbers
+                    if save_models:
+                        run.classifier().save(store.model_path(config))
+            store.drop_checkpoint(*todo)
+    return [ends[config.hash] for config in configs]
+
+
+def _locked(lock: FileLock, stack: ExitStack, wait: bool, stop) -> bool:
+    """Whether the lock could be had; the stack gives it back."""
+    from dnm.training import Interrupted
+
+    while True:
+        try:
+            stack.enter_context(lock.acquire(timeout=0.5 if wait else 0))
+            return True
+        except Timeout:
+            if not wait:
+                return False
+            if stop is not None and stop.is_set():
+                raise Interrupted("stopped while another process trains the same run") from None
 
 
 def _weights(config: RunConfig) -> str | None:

@@ -1,6 +1,7 @@
 """What is kept on disk: results as JSON, checkpoints and models as safetensors; written whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -93,8 +94,12 @@ class RunStore:
     def result_path(self, config: RunConfig) -> Path:
         return self.folder / f"{config.hash}.json"
 
-    def checkpoint_path(self, config: RunConfig) -> Path:
-        return self.folder / f"{config.hash}.checkpoint.safetensors"
+    def checkpoint_path(self, *configs: RunConfig) -> Path:
+        """The checkpoint of a run, or of runs that are trained together."""
+        name = "+".join(config.hash for config in configs)
+        if len(configs) > 1:
+            name = "fleet-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+        return self.folder / f"{name}.checkpoint.safetensors"
 
     def model_path(self, config: RunConfig) -> Path:
         return self.folder / f"{config.hash}.model"
@@ -149,9 +154,9 @@ class RunStore:
         write_atomically(self.result_path(config), (json.dumps(result, ensure_ascii=False) + "\n").encode())
         self.error_path(config).unlink(missing_ok=True)
 
-    def drop_checkpoint(self, config: RunConfig) -> None:
-        """Remove a run's checkpoint and what a killed process left of one."""
-        path = self.checkpoint_path(config)
+    def drop_checkpoint(self, *configs: RunConfig) -> None:
+        """Remove a checkpoint and what a killed process left of one."""
+        path = self.checkpoint_path(*configs)
         for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
             file.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from dnm.config import RunConfig
 from dnm.errors import DnmError, unknown
 from dnm.estimate import default_jobs, name, units
-from dnm.runs import Status, interruptible, run_one, stored
+from dnm.runs import Status, group_runs, interruptible, run_fleet, stored
 from dnm.store import RunStore
 
 ATTEMPTS = 3  # deaths of a worker in the same run before the run counts as failed
@@ -50,7 +50,7 @@ class StopFile:
 
 
 def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None, backend: str = "local",
-          scheduler: str = "", save_models: bool = False,
+          scheduler: str = "", save_models: bool = False, fleet: int | None = None,
           on_status: Callable[[Status], None] | None = None) -> tuple[list[dict], dict[str, str]]:
     """Train what is not stored yet, on several workers; return the records there are, and the errors by run hash.
 
@@ -60,6 +60,7 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
         has as many as it has.
     backend, scheduler : ``local``, or ``dask`` and the address of its scheduler, such as ``tcp://node1:8786``. Its
         workers need the package, the data and the store's folder at the same places.
+    fleet : runs that a worker trains together; by default one on a CPU, as many as fit on a GPU of this machine.
     on_status : called about once a second.
 
     Raises
@@ -97,16 +98,18 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
                 # A run whose worker died is tried again by itself, so that it cannot take others with it.
                 batch, died = [c for c in todo if not deaths[c.hash]] or todo[:1], ""
                 alone = bool(deaths[batch[0].hash])
+                groups = [[c] for c in batch] if wait or alone else group_runs(batch, fleet)
                 try:
-                    for config, state, notes in _dispatch(batch, store, stop, wait, save_models, jobs, backend,
-                                                          scheduler, alone):
+                    for states, notes in _dispatch(groups, store, stop, wait, save_models, jobs, backend, scheduler,
+                                                   alone):
                         status.notes += notes
-                        if state.startswith("failed: "):
-                            fail(config, state.removeprefix("failed: "))
-                        elif state in ("trained", "reused"):
-                            status.trained, status.reused = (status.trained + (state == "trained"),
-                                                             status.reused + (state == "reused"))
-                            status.steps_done += round(work.pop(config.hash))
+                        for config, state in states:
+                            if state.startswith("failed: "):
+                                fail(config, state.removeprefix("failed: "))
+                            elif state in ("trained", "reused"):
+                                status.trained, status.reused = (status.trained + (state == "trained"),
+                                                                 status.reused + (state == "reused"))
+                                status.steps_done += round(work.pop(config.hash))
                 except (DnmError, KeyboardInterrupt):
                     raise
                 except Exception as error:  # a worker was killed: each backend says so in a way of its own
@@ -135,9 +138,9 @@ def sweep(configs: list[RunConfig], store: RunStore, *, jobs: int | None = None,
     return [found for config in configs if (found := stored(config, store))], errors
 
 
-def _dispatch(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: bool, save_models: bool,
+def _dispatch(groups: list[list[RunConfig]], store: RunStore, stop: StopFile, wait: bool, save_models: bool,
               jobs: int | None, backend: str, scheduler: str, alone: bool) -> Iterator[tuple]:
-    """Hand runs to workers; yield what `_work` says of each as it ends."""
+    """Hand fleets of runs to workers; yield what `_work` says of each as it ends."""
     with contextlib.ExitStack() as stack:
         if backend == "dask":
             client = stack.enter_context(_dask(scheduler))
@@ -147,8 +150,8 @@ def _dispatch(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: b
             workers = jobs if jobs else default_jobs()
             threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
             stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers) if alone else workers))
-        tasks = (joblib.delayed(_work)(config, store, stop.path, wait, save_models, threads, os.getpid())
-                 for config in configs)
+        tasks = (joblib.delayed(_work)(configs, store, stop.path, wait, save_models, threads, os.getpid())
+                 for configs in groups)
         # A cluster may grow while the sweep runs, so it is told of all runs at once.
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
                                    pre_dispatch="all" if backend == "dask" else "2*n_jobs")(tasks)
@@ -168,29 +171,48 @@ def _dask(scheduler: str):
     return client
 
 
-def _work(config: RunConfig, store: RunStore, stop_path: Path, wait: bool, save_models: bool, threads: int,
-          main: int) -> tuple[RunConfig, str, list[str]]:
-    """One run in a worker: the run, "trained", "reused", "busy", "stopped" or "failed: …", and warnings to pass on."""
+def _work(configs: list[RunConfig], store: RunStore, stop_path: Path, wait: bool, save_models: bool, threads: int,
+          main: int) -> tuple[list[tuple[RunConfig, str]], list[str]]:
+    """A fleet of runs in a worker: each with "trained", "reused", "busy", "stopped" or "failed: …"; and warnings."""
     if os.getpid() != main and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep itself, which leaves a stop sign
     stop = StopFile(stop_path)
     if stop.is_set():
-        return config, "stopped", []
-    from dnm.training import Interrupted
-
+        return [(config, "stopped") for config in configs], []
     _prepare(threads, main)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        try:
-            record, trained = run_one(config, store, save_models=save_models, stop=stop, wait=wait)
-            state = "trained" if trained else "reused" if record else "busy"
-        except Interrupted:
-            state = "stopped"
-        except Exception as error:  # whatever it is, it ends this run only
-            text = str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {error}"
-            store.put_error(config, text, traceback.format_exc())
-            state = f"failed: {text}"
-    return config, state, [f"{name(config)}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+        states = _train(configs, store, stop, wait, save_models)
+    notes = [f"{name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+    return states, notes
+
+
+def _train(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: bool,
+           save_models: bool) -> list[tuple[RunConfig, str]]:
+    from dnm.training import Interrupted
+
+    ends, details = [], ""
+    try:
+        ends = run_fleet(configs, store, save_models=save_models, stop=stop, wait=wait)
+    except Interrupted:
+        return [(config, "stopped") for config in configs]
+    except Exception as error:  # whatever it is, it ends this run only
+        details = traceback.format_exc()
+        if len(configs) == 1:
+            ends = [(error, False)]
+    if not ends:  # too little memory for all of them, or one that spoils the others: in halves
+        half = len(configs) // 2
+        return [state for part in (configs[:half], configs[half:])
+                for state in _train(part, store, stop, wait, save_models)]
+    states = []
+    for config, (found, trained) in zip(configs, ends, strict=True):
+        if isinstance(found, Exception):
+            text = str(found) if isinstance(found, DnmError) else f"{type(found).__name__}: {found}"
+            store.put_error(config, text, details or text)
+            states.append((config, f"failed: {text}"))
+        else:
+            states.append((config, "trained" if trained else "reused" if found else "busy"))
+    return states
 
 
 def _prepare(threads: int, main: int) -> None:

@@ -12,26 +12,26 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from dnm import hub
+from dnm import checkpoints, hub
 from dnm.batches import Batches, Encoded, limited
 from dnm.config import RunConfig
 from dnm.data import Dataset, load_dataset, subset
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError
-from dnm.heads import Head, draw, stream
+from dnm.fleet import Fleet, kind
+from dnm.heads import Head, stream
 from dnm.methods import get_method
-from dnm.mixing import mix
-from dnm.models import Classifier, Model, resolve_device
-from dnm.packing import pack
+from dnm.models import Classifier, Model, adamw, resolve_device
 from dnm.records import record
 from dnm.selection import partners_each
-from dnm.store import load_tensors, save_tensors
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
 _TURN = threading.Lock()
@@ -81,22 +81,25 @@ class Run:
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
                     config.seed)
         self.model = Model(encoder, head)
-        self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config)
+        self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config, encoder.share_rows,
+                               encoder.words.table.shape[1])
         encoder.words.use(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.model.to(self.device)
-        self.evaluated = {name: self._held_out(name) for name in ("validation", "test")}
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.optimiser = torch.optim.AdamW(
-            [{"params": [p for name, p in self.trained.items() if name.startswith("encoder.")], "lr": config.lr},
-             {"params": [p for p in head.parameters() if p.requires_grad], "lr": config.head_lr}],
-            weight_decay=0.0, fused=True)
-        self.step, self.history, self.best, self.seconds = 0, [], None, 0.0
+        self.optimiser = adamw([p for name, p in self.trained.items() if name.startswith("encoder.")],
+                               [p for p in head.parameters() if p.requires_grad], config)
+        self.step, self.history, self.best, self.seconds, self.failure = 0, [], None, 0.0, ""
         self.losses = torch.zeros((), device=self.device)
 
-    def _held_out(self, name: str) -> tuple[Encoded, Tensor]:
-        split, share_rows = limited(self.data, name, self.config.eval_limit), self.model.encoder.share_rows
-        encoded = Encoded(self.tokenizer(split.texts), share_rows, self.config.max_length, self.device)
-        return encoded, torch.from_numpy(split.labels).to(self.device)
+    @cached_property
+    def evaluated(self) -> dict[str, tuple[Encoded, Tensor]]:
+        """Validation and test sentences, laid out, and their class numbers."""
+        found = {}
+        for name in ("validation", "test"):
+            split = limited(self.data, name, self.config.eval_limit)
+            found[name] = (Encoded(self.tokenizer(split.texts), self.model.encoder.share_rows, self.config.max_length,
+                                   self.device), torch.from_numpy(split.labels).to(self.device))
+        return found
 
     def _k(self, n: int) -> int:
         """K as the batch allows; an error where nobody could be mixed, a warning where K shrinks."""
@@ -114,52 +117,35 @@ class Run:
 
     def train_step(self) -> Tensor:
         """One optimiser step; returns its loss without waiting for the device."""
-        config, batches = self.config, self.batches
-        index = batches(self.step)
-        torch.manual_seed(stream("dropout", config.seed, self.step))
-        self.model.train()
-        hidden, draws = self._encode_batch(index)
-        labels = torch.from_numpy(batches.labels[index]).to(self.device)
-        loss = self.model.head.loss(hidden, labels, draws)
+        inputs = tree_map(lambda stacked: stacked[0], self.batches.inputs([self.step])).to(self.device)
+        torch.manual_seed(stream("dropout", self.config.seed, self.step))
+        hidden = self.model.train()(inputs)
+        loss = self.model.head.loss(hidden, inputs.labels, inputs.draws)
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.step += 1
+        self.losses += loss.detach()
         return loss.detach()
-
-    def _encode_batch(self, index: np.ndarray) -> tuple:
-        """Hidden states ``[N, d]`` of a batch, of mixed word embeddings where the method mixes words."""
-        encoder, sentences, lengths = self.model.encoder, self.batches.sentences, self.batches.lengths
-        word_size = encoder.words.table.shape[1]
-        draws = draw(self.method, len(index), self.config.alpha, (self.config.max_length, word_size),
-                     (self.config.seed, self.step))
-        if self.method.level != "word":
-            layout = pack(lengths[index], self.config.max_length, encoder.share_rows)
-            ids, layout = layout.place([sentences[i] for i in index]).to(self.device), layout.to(self.device)
-            return self.model.encode(ids, layout), draws.to(self.device)
-        partner = index[draws.permutation.numpy()]
-        layout = pack(np.maximum(lengths[index], lengths[partner]), self.config.max_length, encoder.share_rows)
-        first, second = (encoder.words(layout.place([sentences[i] for i in who]).to(self.device))
-                         for who in (index, partner))
-        layout, draws = layout.to(self.device), draws.to(self.device)
-        weight = draws.weight[layout.position] if self.method.inputs == "matrix" else draws.weight
-        return encoder(mix(first, second, weight), layout), draws
 
     # ------------------------------------------------------------ evaluation
 
-    def evaluate(self) -> dict:
-        """One row of the history; also keeps the model and predictions of the best validation accuracy."""
+    def evaluate(self, hidden: dict[str, Tensor] | None = None) -> dict:
+        """One row of the history; also keeps the model and predictions of the best validation accuracy.
+
+        ``hidden`` are hidden states ``[n, d]`` of the held-out sentences, where a fleet has them already.
+        """
         steps = self.step - (self.history[-1]["step"] if self.history else 0)
         row = {"step": self.step, "train_loss": self.losses.item() / steps}
         predictions = None
         for name, (encoded, labels) in self.evaluated.items():
-            hidden = encoded.hidden(self.model.encoder)
+            states = hidden[name] if hidden else encoded.hidden(self.model.encoder)
             with torch.no_grad():
-                predictions = self.model.head.scores(hidden).argmax(-1)
-                row[f"{name}_loss"] = self.model.head.plain_loss(hidden, labels).item()
+                predictions = self.model.head.scores(states).argmax(-1)
+                row[f"{name}_loss"] = self.model.head.plain_loss(states, labels).item()
             row[f"{name}_accuracy"] = (predictions == labels).float().mean(dtype=torch.float64).item()
             if name == "validation":
-                row |= self.model.head.diagnostics(hidden[:self.batches.size])
+                row |= self.model.head.diagnostics(states[:self.batches.size])
         if not all(math.isfinite(value) for value in row.values()):
             raise DnmError(f"{self.config.method} on {self.config.dataset}: the loss is no longer a finite number at "
                            f"step {self.step}; lower lr or head_lr, or use precision float32")
@@ -185,50 +171,6 @@ class Run:
         """The run's model as it stands, for predictions and for keeping."""
         return Classifier(self.model, self.tokenizer, self.config, self.data.label_names)
 
-    # ------------------------------------------------------------ checkpoint
-
-    def save(self, path: Path) -> None:
-        tensors = {f"model/{name}": p for name, p in self.trained.items()} | {"losses": self.losses}
-        moments = self.optimiser.state_dict()["state"]
-        tensors |= {f"adam/{i}/{name}": value for i, entry in moments.items() for name, value in entry.items()}
-        best = dict(self.best) if self.best else None
-        if best:
-            tensors |= {f"best/{name}": value for name, value in best.pop("weights").items()}
-        save_tensors(path, tensors, {
-            "config": self.config.to_dict(), "data": self.data.fingerprint, "weights": self.weights,
-            "step": self.step, "history": self.history, "best": best, "seconds": self.seconds})
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint of the same run; a `DnmError` where it is damaged or another run's."""
-        tensors, state = load_tensors(path)
-        expected = {"config": self.config.to_dict(), "data": self.data.fingerprint, "weights": self.weights}
-        if {name: state.get(name) for name in expected} != expected:
-            raise DnmError(f"{path} belongs to another run, other data or other weights: delete it and run the same "
-                           "command again")
-        try:
-            self._restore(tensors, state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "
-                           "again") from None
-
-    def _restore(self, tensors: dict, state: dict) -> None:
-        groups: dict[str, dict] = {"model": {}, "best": {}, "adam": {}}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            if rest:
-                groups[kind][rest] = tensor.to(self.device)
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(groups["model"][name])
-            self.losses.copy_(tensors["losses"])
-        moments: dict[int, dict] = {}
-        for name, tensor in groups["adam"].items():
-            index, _, moment = name.partition("/")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
-        self.step, self.history, self.seconds = state["step"], state["history"], state["seconds"]
-        self.best = state["best"] and {**state["best"], "weights": groups["best"]}
-
     # ------------------------------------------------------------ the whole run
 
     def result(self) -> dict:
@@ -238,49 +180,69 @@ class Run:
                       self.best["predictions"], best_step=self.best["step"])
 
 
-def fit(config: RunConfig, data: Dataset | None = None, *, checkpoint: Path | None = None,
+def fit(configs: RunConfig | list[RunConfig], data: Dataset | None = None, *, checkpoint: Path | None = None,
         checkpoint_seconds: float = 60.0, stop: threading.Event | None = None,
-        on_progress: Callable[[Progress], None] | None = None) -> tuple[dict, Run]:
-    """Train one run to its end and return its record and the run itself, at its best validation accuracy.
+        on_progress: Callable[[Progress], None] | None = None) -> tuple | list[tuple]:
+    """Train one run, or a fleet of runs together, to the end.
+
+    Returns the run's record and the run itself, at its best validation accuracy; for a list of configurations, a
+    list of such pairs, with a `DnmError` in the place of a record whose run has failed.
 
     Parameters
     ----------
+    configs : one run, or several that may share a fleet (`dnm.fleet.kind`).
     data : the data set, where it is already loaded.
     checkpoint : file to save to at most every ``checkpoint_seconds``, and to go on from if it exists.
-    stop : when set, the run saves its checkpoint after the current step and raises `Interrupted`.
-    on_progress : called after every step and evaluation.
+    stop : when set, a checkpoint is saved after the current step and `Interrupted` raised.
+    on_progress : called for every run after each step and evaluation.
     """
-    if get_method(config.method).level == "frozen":
-        return fit_frozen(config, data)
+    alone = isinstance(configs, RunConfig)
+    configs = [configs] if alone else configs
+    if get_method(configs[0].method).level == "frozen":
+        pairs = [fit_frozen(config, data) for config in configs]
+        return pairs[0] if alone else pairs
     with own_randomness(stop):
-        run = Run(config, data)
+        runs = [Run(config, data) for config in configs]
+        # On a GPU even a single run is a fleet, of one, for the sake of its graph.
+        graphed = runs[0].device.type == "cuda" and kind(configs[0])
+        trainer = Fleet(runs) if len(runs) > 1 or graphed else runs[0]
         if checkpoint and checkpoint.exists():
-            run.load(checkpoint)
-        tell = on_progress or (lambda progress: None)
-        started, saved = time.perf_counter() - run.seconds, time.perf_counter()
-        while run.step < config.steps:
-            run.losses += run.train_step()
-            row = None
-            if run.step % config.eval_every == 0 or run.step == config.steps:
-                row = run.evaluate()
-            run.seconds = time.perf_counter() - started
-            tell(Progress(config, run.step, run.seconds, run.history, row))
-            stopping = stop is not None and stop.is_set() and run.step < config.steps
-            if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-                try:
-                    run.save(checkpoint)
-                except DnmError as error:
-                    if stopping:
-                        raise
-                    warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
-                saved = time.perf_counter()
-            if stopping:
-                kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else \
-                    "no checkpoint was asked for"
-                raise Interrupted(f"stopped at step {run.step} of {config.steps}: {kept}")
-        result = run.result()
-        run.restore_best()
-        return result, run
+            checkpoints.load(checkpoint, runs, trainer.optimiser)
+        _train(trainer, runs, checkpoint, checkpoint_seconds, stop, on_progress or (lambda progress: None))
+        for run in runs:
+            if not run.failure:
+                run.restore_best()
+    pairs = [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
+    return pairs[0] if alone else pairs
+
+
+def _train(trainer: "Run | Fleet", runs: list[Run], checkpoint: Path | None, checkpoint_seconds: float,
+           stop: threading.Event | None, tell: Callable[[Progress], None]) -> None:
+    config, started, saved = runs[0].config, time.perf_counter(), time.perf_counter()
+    started -= sum(run.seconds for run in runs)
+    while runs[0].step < config.steps:
+        trainer.train_step()
+        step = runs[0].step
+        evaluated = step % config.eval_every == 0 or step == config.steps
+        if evaluated:
+            trainer.evaluate()
+        for run in runs:
+            run.seconds = (time.perf_counter() - started) / len(runs)  # a run's share
+            row = run.history[-1] if evaluated and not run.failure else None
+            tell(Progress(run.config, step, run.seconds, run.history, row))
+        stopping = stop is not None and stop.is_set() and step < config.steps
+        if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
+            try:
+                checkpoints.save(checkpoint, runs, trainer.optimiser)
+            except DnmError as error:
+                if stopping:
+                    raise
+                warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
+            saved = time.perf_counter()
+        if stopping:
+            kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else \
+                "no checkpoint was asked for"
+            raise Interrupted(f"stopped at step {step} of {config.steps}: {kept}")
 
 
 def fit_frozen(config: RunConfig, data: Dataset | None = None) -> tuple[dict, Run]:

@@ -1,0 +1,55 @@
+"""Where unfinished runs go on from: one file for the runs that are trained together and their optimiser."""
+
+from pathlib import Path
+
+import torch
+
+from dnm.errors import DnmError
+from dnm.store import load_tensors, save_tensors
+
+
+def save(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
+    """Everything that `load` needs to go on bit for bit; written whole or not at all."""
+    tensors = {f"adam/{i}/{name}": value for i, entry in optimiser.state_dict()["state"].items()
+               for name, value in entry.items()}
+    states = []
+    for i, run in enumerate(runs):
+        tensors |= {f"{i}/model/{name}": p for name, p in run.trained.items()} | {f"{i}/losses": run.losses}
+        best = dict(run.best) if run.best else None
+        if best:
+            tensors |= {f"{i}/best/{name}": value for name, value in best.pop("weights").items()}
+        states.append(_identity(run) | {"step": run.step, "history": run.history, "best": best,
+                                        "seconds": run.seconds, "failure": run.failure})
+    save_tensors(path, tensors, {"runs": states})
+
+
+def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
+    """Bring runs and optimiser to where they were; a `DnmError` where the file is damaged or other runs'."""
+    tensors, state = load_tensors(path)
+    states, expected = state.get("runs", []), [_identity(run) for run in runs]
+    if [{name: one.get(name) for name in expected[0]} for one in states] != expected:
+        raise DnmError(f"{path} belongs to another run, other data or other weights: delete it and run the same "
+                       "command again")
+    try:
+        for i, (run, one) in enumerate(zip(runs, states, strict=True)):
+            with torch.no_grad():
+                for name, parameter in run.trained.items():
+                    parameter.copy_(tensors[f"{i}/model/{name}"])
+                run.losses.copy_(tensors[f"{i}/losses"])
+            run.step, run.history, run.seconds, run.failure = (
+                one[name] for name in ("step", "history", "seconds", "failure"))
+            run.best = one["best"] and one["best"] | {
+                "weights": {name: tensors[f"{i}/best/{name}"].to(run.device) for name in run.trained}}
+        moments: dict[int, dict] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam/"):
+                _, index, moment = name.split("/")
+                moments.setdefault(int(index), {})[moment] = tensor
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "
+                       "again") from None
+
+
+def _identity(run) -> dict:
+    return {"config": run.config.to_dict(), "data": run.data.fingerprint, "weights": run.weights}
