@@ -45,6 +45,9 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
             if name.startswith("adam/"):
                 _, index, moment = name.split("/")
                 moments.setdefault(int(index), {})[moment] = tensor
+        for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
+            if i in moments and moments[i]["exp_avg"].shape != p.shape:
+                raise ValueError("its runs were stacked in another way")
         optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "

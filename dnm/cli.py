@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     paper.add_argument("--jobs", help="worker processes (default: one a GPU, or one a core where there is none)")
     paper.add_argument("--backend", default="local", help="local or dask (default: local)")
     paper.add_argument("--scheduler", default="", metavar="ADDRESS", help="of the Dask cluster, such as tcp://node1:8786")
+    paper.add_argument("--fleet", metavar="S", help="runs trained together (default: what a GPU holds; one on a CPU)")
     paper.add_argument("--runs", help="folder of stored runs (default: runs)")
     paper.add_argument("--out", type=Path, help="folder of the report and figures (default: runs/paper)")
     paper.add_argument("--results", type=Path, metavar="FILE", help="also write all results to one JSON file, to keep")
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
                        help="rows of `dnm list` (default: plain dnm)")
     train.add_argument("--seeds", nargs="+", default=["0", "1", "2"], metavar="SEED",
                        help="each method is trained once with each (default: 0 1 2)")
+    train.add_argument("--fleet", metavar="S", help="runs trained together (default: what a GPU holds; one on a CPU)")
     train.add_argument("--runs", help="folder of stored runs (default: runs)")
     train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
     train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
@@ -105,12 +107,14 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
     fetch.add_argument("--force", action="store_true", help="download again what is already there")
 
-    bench = commands.add_parser("bench", help="seconds a training step against transformers.Trainer")
+    bench = commands.add_parser("bench", help="how fast training and evaluation are, against transformers.Trainer")
     bench.add_argument("--dataset", default="builtin")
     bench.add_argument("--encoder", default="minilm")
     bench.add_argument("--blocks", type=int, default=5, help="timed blocks of each contestant (default: 5)")
     bench.add_argument("--steps", type=int, default=20, help="steps a block (default: 20)")
-    bench.add_argument("--out", type=Path, help="also store the table as JSON")
+    bench.add_argument("--fleets", nargs="+", metavar="S", help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
+    bench.add_argument("--no-whole", action="store_true", help="do not time whole runs")
+    bench.add_argument("--out", type=Path, help="also store the tables as JSON")
 
     commands.add_parser("list", help="methods, data sets, encoders and profiles")
     return main
@@ -163,6 +167,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _positive(name: str, value: str | None) -> int | None:
+    number = as_list(value, int)[0] if value else None
+    if number is not None and number < 1:
+        raise DnmError(f"{name} must be at least 1, got {number}")
+    return number
+
+
 def _train(options: argparse.Namespace) -> None:
     names = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
     settings = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -174,7 +185,8 @@ def _train(options: argparse.Namespace) -> None:
     from dnm import progress, report  # only now: what is wrong with the settings is said at once
 
     with progress.in_terminal() as show:
-        records = run_all(configs, store, save_models=options.save_models, on_status=show)
+        records = run_all(configs, store, save_models=options.save_models, on_status=show,
+                          fleet=_positive("fleet", options.fleet))
     table = report.summary(records)
     print(report.caption(table), report.readable(table).to_string(index=False), sep="\n")
     print(f"runs: {store.folder}")
@@ -263,9 +275,7 @@ def _paper(options: argparse.Namespace) -> None:
     choice = dict(encoder=options.encoder, profile=options.profile, datasets=options.datasets,
                   sizes=options.sizes, seeds=tuple(as_list(options.seeds, int)), **given)
     wanted = {name: experiment(name, **choice) for name in names}
-    jobs = as_list(options.jobs, int)[0] if options.jobs else None
-    if jobs is not None and jobs < 1:
-        raise DnmError(f"jobs must be at least 1, got {jobs}")
+    jobs, fleet = _positive("jobs", options.jobs), _positive("fleet", options.fleet)
     store = RunStore.open(options.runs)
     groups = {  # whether models are kept (first, as tables take the same runs): runs, seed by seed
         True: wanted.get("figure4", []),
@@ -283,7 +293,7 @@ def _paper(options: argparse.Namespace) -> None:
         if configs:
             with progress.in_terminal() as show:
                 found, failed = sweep(configs, store, jobs=jobs, backend=options.backend, scheduler=options.scheduler,
-                                      save_models=save_models, on_status=show)
+                                      save_models=save_models, fleet=fleet, on_status=show)
             by_hash |= {record["hash"]: record for record in found}
             errors |= failed
     records = list(by_hash.values())
@@ -311,7 +321,8 @@ def _paper_report(runs: Path, out: Path) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from dnm.bench import run_bench
 
-    run_bench(options.dataset, options.encoder, options.blocks, options.steps, options.out)
+    sizes = [_positive("fleets", size) for size in options.fleets] if options.fleets else None
+    run_bench(options.dataset, options.encoder, options.blocks, options.steps, sizes, not options.no_whole, options.out)
 
 
 def _list(options: argparse.Namespace) -> None:

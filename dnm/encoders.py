@@ -42,8 +42,9 @@ class Words(nn.Module):
 
     def use(self, ids: Tensor) -> None:
         """Make ``ids`` the rows that are trained."""
-        local = torch.full((len(self.table),), len(ids))
-        local[ids] = torch.arange(len(ids))
+        device, ids = self.table.device, ids.to(self.table.device)
+        local = torch.full((len(self.table),), len(ids), device=device)
+        local[ids] = torch.arange(len(ids), device=device)
         self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("local", local, persistent=False)
         self.rows = nn.Parameter(torch.cat([self.table[ids], self.table[-1:]]))

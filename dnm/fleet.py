@@ -6,6 +6,7 @@ sentences, draws, record and early history, and is the run it would be alone, ap
 Measured by ``dnm bench``; taught in notebook 04.
 """
 
+import os
 import warnings
 
 import numpy as np
@@ -22,7 +23,7 @@ from dnm.methods import get_method
 from dnm.models import adamw, resolve_device
 from dnm.packing import Layout, usual_shape
 
-_WINDOW = 200  # steps whose inputs lie on the device at once, at most
+WINDOW = 200  # steps whose inputs lie on the device at once, at most
 _OWN = ("n_train", "method", "seed", "profile", "k", "alpha", "original_weight")  # settings that members may differ in
 MOST = 16  # runs in a fleet; beyond it a GPU gains little
 
@@ -71,7 +72,7 @@ def fleet_size(config: RunConfig) -> int:
     # Weights, gradients, two moments and the best weights, 4 bytes each; activations after Korthikanti et al. (2022),
     # section 4.1, whose 34 and 5 count bytes at two a number.
     activations = tokens * layers * (34 * d + 5 * shape.num_attention_heads * config.max_length) * (1 if dtype else 2)
-    free, _ = torch.cuda.mem_get_info(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(max(1, min(MOST, 0.8 * free // (20 * parameters + activations))))
 
 
@@ -83,7 +84,7 @@ class Fleet:
     CUDA graph.
     """
 
-    def __init__(self, runs: list, graph: bool = True):
+    def __init__(self, runs: list, graph: bool | None = None):
         self.runs, self.first, self.device = runs, runs[0], runs[0].device
         if len({(kind(run.config), run.batches.size) for run in runs}) > 1 or not kind(self.first.config):
             raise DnmError("these runs cannot be trained together: a fleet shares data set, encoder, batch, steps and "
@@ -99,26 +100,26 @@ class Fleet:
         self.order = torch.cat([members for _, members, _ in self.heads])
         self.losses = torch.zeros(len(runs), device=self.device)
         for run, losses in zip(runs, self.losses, strict=True):
-            run.losses, run.evaluated = losses, self.first.evaluated
+            run.losses, run.evaluated, run.fleet = losses, self.first.evaluated, len(runs)
+        graph = os.environ.get("DNM_GRAPH") != "0" if graph is None else graph
+        self.graph, self.graphed = None, graph and self.device.type == "cuda"
         self.optimiser = adamw([*self.encoder.values()],
                                [p for *_, head in self.heads for p in head.values() if p.requires_grad],
-                               self.first.config, capturable=self.device.type == "cuda")
+                               self.first.config, capturable=self.graphed)
         lengths = np.concatenate([encoded.lengths for encoded, _ in self.first.evaluated.values()])
         self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
                                  self.first.batches.share_rows, self.first.method.level == "word")
         self.window, self.start, self.at = None, -1, torch.zeros(1, dtype=torch.long, device=self.device)
-        self.graph, self.graphed = None, graph and self.device.type == "cuda"
 
     def _share_words(self) -> dict[str, Tensor]:
         """Every run trains the rows that any of them uses: a row that is not its own gets no gradient and stays.
 
         Returns the stacked tables where they differ (random word vectors); else all runs share one.
         """
-        used = np.unique(np.concatenate([sentence for run in self.runs for sentence in run.batches.sentences]))
+        used = torch.cat([run.model.encoder.words.ids for run in self.runs]).unique()
         every = [run.model.encoder.words for run in self.runs]
-        for words, run in zip(every, self.runs, strict=True):
-            words.use(torch.from_numpy(used).to(self.device))
-            run.trained["encoder.words.rows"] = words.rows
+        for run in self.runs:
+            run.train_words(used)
         if not all(torch.equal(words.table, every[0].table) for words in every):
             return {"encoder.words.table": torch.stack([words.table for words in every])}
         for words in every:
@@ -138,8 +139,8 @@ class Fleet:
     def train_step(self) -> None:
         """One optimiser step of every run, without waiting for the device."""
         step = self.first.step
-        if step // _WINDOW * _WINDOW != self.start:
-            self._load(step // _WINDOW * _WINDOW)
+        if step // WINDOW * WINDOW != self.start:
+            self.load(step // WINDOW * WINDOW)
         self.at.fill_(step - self.start)
         if self.graphed and self.graph is None:
             self._capture()
@@ -152,9 +153,9 @@ class Fleet:
         for run in self.runs:
             run.step += 1
 
-    def _load(self, start: int) -> None:
+    def load(self, start: int) -> None:
         """Bring the inputs of the steps from ``start`` on to the device, ``[W, S, ...]``."""
-        steps = range(start, min(start + _WINDOW, self.first.config.steps))
+        steps = range(start, min(start + WINDOW, self.first.config.steps))
         own = [run.batches.inputs(steps, self.shape) for run in self.runs]
         if len({inputs.ids.shape for inputs in own}) > 1:  # an unusually full step of one of them
             shape = tuple(max(inputs.ids.shape[axis] for inputs in own) for axis in (-2, -1))
@@ -190,7 +191,8 @@ class Fleet:
         moments = {p: {name: value.clone() for name, value in self.optimiser.state[p].items()} for p in trained}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(side), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an optimiser made for a graph also takes steps without one
             for _ in range(3):
                 self._compute()
         torch.cuda.current_stream().wait_stream(side)
@@ -204,11 +206,12 @@ class Fleet:
         try:
             with torch.cuda.graph(graph):
                 self._compute()
-            self.graph = graph
-        except RuntimeError as error:
-            self.graphed = False
-            warnings.warn(f"a step cannot be captured as a CUDA graph here, training goes on without: "
-                          f"{str(error).splitlines()[0]}", stacklevel=2)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what a broken capture leaves behind cannot be trusted: no going on from here
+            raise DnmError(f"a step cannot be captured as a CUDA graph here ({str(error).splitlines()[0]}); set "
+                           "DNM_GRAPH=0 and run the same command again to train without") from None
+        self.graph = graph
 
     # ------------------------------------------------------------ evaluation
 
@@ -225,6 +228,6 @@ class Fleet:
                 try:
                     run.evaluate({name: states[i] for name, states in hidden.items()})
                 except DnmError as error:
-                    run.failure = str(error)
-                    if all(one.failure for one in self.runs):
+                    if len(self.runs) == 1:
                         raise
+                    run.failure = str(error)

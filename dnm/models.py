@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +52,28 @@ def resolve_device(config: RunConfig) -> tuple[torch.device, torch.dtype | None]
         raise DnmError(f"device {name!r} asked for, but torch sees no CUDA GPU; use device 'auto' or 'cpu'")
     if config.encoder in ("cnn", "lstm") or config.precision == "float32":
         return device, None
-    hardware = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-    return device, torch.bfloat16 if config.precision == "bfloat16" or hardware else None
+    pays = torch.cuda.is_bf16_supported() if device.type == "cuda" else _bfloat16_pays_on_cpu()
+    return device, torch.bfloat16 if config.precision == "bfloat16" or pays else None
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (without, it is slower than float32)."""
+def _bfloat16_pays_on_cpu() -> bool:
+    """Whether this CPU trains faster in bfloat16.
+
+    With AMX it does. AVX-512's instructions for it double the speed on an AMD EPYC, but on an Intel Xeon without AMX
+    they are slower than float32 (data/results/bench-cpu-*.json), and without either all is emulated. A rule, no
+    stopwatch: a run that goes on has to be computed as it began.
+    """
+    about = cpu_info()
+    return "amx_bf16" in about or ("avx512_bf16" in about and "AuthenticAMD" in about)
+
+
+@lru_cache
+def cpu_info() -> str:
+    """What Linux says of the first core; nothing elsewhere."""
     try:
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    except AttributeError:  # other torch versions, other processors
-        return False
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)

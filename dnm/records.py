@@ -19,7 +19,7 @@ def record(run, history: list[dict], test_accuracy: float, last: float, predicti
         "encoder_weights": run.weights,
         "environment": {"device": device_name(run.device), "precision": run.precision, "torch": torch.__version__,
                         "transformers": transformers.__version__, "dnm": __version__,
-                        "threads": torch.get_num_threads()},
+                        "threads": torch.get_num_threads(), **({"fleet": run.fleet} if run.fleet > 1 else {})},
         "title": run.config.title, "k": run.k, "test_accuracy": test_accuracy, "last_test_accuracy": last, **more,
         "history": history, "test_predictions": predictions,
         "seconds": round(run.seconds, 3),

@@ -201,6 +201,7 @@ def _train(configs: list[RunConfig], store: RunStore, stop: StopFile, wait: bool
         if len(configs) == 1:
             ends = [(error, False)]
     if not ends:  # too little memory for all of them, or one that spoils the others: in halves
+        store.drop_checkpoint(*configs)
         half = len(configs) // 2
         return [state for part in (configs[:half], configs[half:])
                 for state in _train(part, store, stop, wait, save_models)]

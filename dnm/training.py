@@ -2,7 +2,8 @@
 
 Every random number of step t is a function of the run's seed and t alone: the batch, the draws and the
 dropout masks. So a resumed run is the uninterrupted one, bit for bit on the CPU, and methods that share a
-seed share batches, draws and (where they encode the same rows) dropout masks.
+seed share batches, draws and (where they encode the same rows) dropout masks. Runs trained together (`dnm.fleet`)
+keep their batches and draws; their dropout masks depend on their place in the fleet.
 """
 
 import math
@@ -83,13 +84,17 @@ class Run:
         self.model = Model(encoder, head)
         self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config, encoder.share_rows,
                                encoder.words.table.shape[1])
-        encoder.words.use(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.model.to(self.device)
+        self.train_words(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
+        self.step, self.history, self.best, self.seconds, self.failure, self.fleet = 0, [], None, 0.0, "", 1
+        self.losses = torch.zeros((), device=self.device)
+
+    def train_words(self, ids: Tensor) -> None:
+        """Choose the word embeddings that are trained, and start the optimiser of all that is trained."""
+        self.model.encoder.words.use(ids)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimiser = adamw([p for name, p in self.trained.items() if name.startswith("encoder.")],
-                               [p for p in head.parameters() if p.requires_grad], config)
-        self.step, self.history, self.best, self.seconds, self.failure = 0, [], None, 0.0, ""
-        self.losses = torch.zeros((), device=self.device)
+                               [p for name, p in self.trained.items() if name.startswith("head.")], self.config)
 
     @cached_property
     def evaluated(self) -> dict[str, tuple[Encoded, Tensor]]:
@@ -220,7 +225,7 @@ def _train(trainer: "Run | Fleet", runs: list[Run], checkpoint: Path | None, che
            stop: threading.Event | None, tell: Callable[[Progress], None]) -> None:
     config, started, saved = runs[0].config, time.perf_counter(), time.perf_counter()
     started -= sum(run.seconds for run in runs)
-    while runs[0].step < config.steps:
+    while runs[0].step < config.steps and not all(run.failure for run in runs):
         trainer.train_step()
         step = runs[0].step
         evaluated = step % config.eval_every == 0 or step == config.steps

@@ -59,8 +59,24 @@ def test_a_member_without_dropout_is_the_run_alone(tiny, methods, settings):
                 before = fleet_run.model.encoder.words.table[fleet_run.model.encoder.words.ids]
                 assert torch.equal(theirs[:-1][~used], before[~used]) and (theirs[-1] == 0).all()
                 theirs = torch.cat([theirs[:-1][used], theirs[-1:]])
-            # AdamW turns the rounding of tiny gradients into whole steps of 1e-3 here and there
-            assert (p - theirs).abs().median() < 1e-5 and (p - theirs).abs().max() < 7e-3
+            # AdamW turns the rounding of gradients near zero into whole steps of 1e-3 here and there
+            assert ((p - theirs).abs() < 1e-5).float().mean() > 0.9, name
+
+
+def test_members_are_the_runs_alone_beyond_one_window_of_inputs(tiny, monkeypatch):
+    """Windows of four steps, the last one shorter; and a shape too small, so that some windows need another."""
+    from dnm import fleet
+
+    monkeypatch.setattr(fleet, "WINDOW", 4)
+    configs = members(tiny, ["dnm", "plain"], dropout=0.0, steps=10, eval_every=5, n_train=60)
+    alone = [fit(config)[0] for config in configs]
+    for shape in (None, (2, 8)):
+        if shape:
+            monkeypatch.setattr(fleet, "usual_shape", lambda *_: (2, 8))
+        for record, (fleet_record, _) in zip(alone, fit(configs), strict=True):
+            for row, fleet_row in zip(record["history"], fleet_record["history"], strict=True):
+                assert row == pytest.approx(fleet_row, rel=1e-4, abs=1e-4)
+                assert fleet_record["environment"]["fleet"] == 2
 
 
 @pytest.mark.parametrize("methods", [["plain", "senmixup", "dnm", "dnm"], ["wordmixup"] * 2], ids=["sentence", "word"])
@@ -125,8 +141,8 @@ def test_a_member_whose_loss_is_no_number_fails_alone(tiny, tmp_path, monkeypatc
     records, errors = sweep(configs, RunStore(tmp_path), jobs=1, fleet=3)
     assert [essence(r) for r in records] == [json.loads(json.dumps(essence(healthy[i][0]))) for i in (0, 2)]
     assert list(errors) == [configs[1].hash] and "no longer a finite number" in errors[configs[1].hash]
-    with pytest.raises(DnmError, match="no longer a finite number"):
-        fit([configs[1], configs[1].with_(method="plain")])
+    both = fit([configs[1], configs[1].with_(method="plain")])
+    assert all(isinstance(record, DnmError) and run.step == 3 for record, run in both)  # nothing is left to train
 
 
 def test_a_fleet_stopped_or_killed_goes_on_bitwise(tiny, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from dnm.batches import Batches
+from dnm.batches import Batches, limited
 from dnm.data import load_dataset
 from dnm.errors import DnmError
 from dnm.models import Classifier
@@ -261,7 +261,6 @@ def test_logistic_regression_equals_scikit_learn_on_features_of_the_unmodified_m
             return np.stack([model.eval()(**tokenizer(t, return_tensors="pt", truncation=True, max_length=64))
                              .last_hidden_state[0].mean(0).numpy() for t in texts])
 
-    from dnm.batches import limited
     from dnm.data import subset
     data = load_dataset("builtin")
     train, test = data.train.take(subset(data, 24, 0)), limited(data, "test", 40)
@@ -345,12 +344,33 @@ def test_other_weights_or_a_result_of_them_are_noticed(tiny, tiny_models, tmp_pa
         fit(config)
 
 
-def test_the_benchmark_times_all_three(tiny_models, tmp_path, capsys):
+def test_the_benchmark_times_everybody(tiny_models, tmp_path):
     from dnm.bench import run_bench
 
-    rows = run_bench("builtin", str(tiny_models["bert"]), blocks=1, steps=2, out=tmp_path / "bench.json")
-    assert [r["contestant"] for r in rows][:3] == ["plain", "dnm", "Trainer"] and all(r["milliseconds"] > 0 for r in rows)
-    assert json.loads((tmp_path / "bench.json").read_text())["rows"] == rows
+    table = run_bench("builtin", str(tiny_models["bert"]), blocks=1, steps=2, sizes=[1, 2], out=tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text()) == table
+    names = ["plain", "dnm", "plain, no packing", "plain, whole vocabulary", "dnm, fleet of 1", "dnm, fleet of 2", "Trainer",
+             "Trainer, tuned", "plain loop"]
+    assert [row["contestant"] for row in table["steps"]][:len(names)] == names
+    assert all(row["milliseconds"] > 0 and row["faster_than_trainer"] > 0 for row in table["steps"] + table["evaluation"])
+    assert [row["contestant"] for row in table["whole"]][:2] == ["dnm", "Trainer"]
+    assert all(row["megabytes"] > 100 and row["seconds"] > 0 for row in table["whole"])
+    assert table["floor"][0]["milliseconds"] > 0 and len(table["heads"]) == 8
+
+
+@pytest.mark.parametrize("rival", ["trainer", "loop"])
+def test_the_rivals_see_the_same_batches_in_the_same_order(tiny, monkeypatch, rival):
+    from dnm import rivals
+
+    run, seen, start = Run(tiny(method="plain", n_train="all")), [], rivals._start
+
+    def recording(task):
+        model, collate = start(task)
+        return model, lambda examples: seen.append([example["input_ids"] for example in examples]) or collate(examples)
+
+    monkeypatch.setattr(rivals, "_start", recording)
+    assert getattr(rivals, rival)(run).train(2) > 0
+    assert seen[:3] == [[run.batches.sentences[i].tolist() for i in run.batches(step)] for step in range(3)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
