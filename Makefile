@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: study test lab notebooks bench lint clean
+.PHONY: study test lab notebooks bench gpu lint clean
 
 study: $(READY)
 	$(BIN)/dnm study
@@ -20,6 +20,10 @@ notebooks: $(READY)  # run the committed notebooks anew, in place, with the pict
 
 bench: $(READY)
 	$(BIN)/dnm bench
+
+gpu: $(READY)  # where there is a CUDA GPU: first whether it computes the same, then how fast
+	$(BIN)/python -m pytest tests/test_fleet.py tests/test_training.py -k "gpu or graph"
+	$(BIN)/dnm bench --dataset subj --out data/results/bench-gpu.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -38,11 +38,12 @@ Contest = dict[str, tuple[Callable[[int], float], int]]  # by name: seconds of a
 
 
 def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, sizes: list[int] | None = None,
-              whole: bool = True, out: Path | None = None) -> dict:
+              whole: bool = True, precisions: list[str] | None = None, out: Path | None = None) -> dict:
     """Measure, print and, at ``out``, store the tables as JSON; returns them.
 
     ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU). ``whole`` says whether to time whole
-    runs, too, loading and evaluation included, each in a process of its own.
+    runs, too, loading and evaluation included, each in a process of its own. ``precisions``: by default all that the
+    device has instructions for.
     """
     if blocks < 1 or steps < 1:
         raise DnmError("blocks and steps must be positive")
@@ -51,7 +52,7 @@ def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, size
         raise DnmError(f"the Trainer has no {encoder!r}: name a pre-trained encoder")
     first = Run(base)
     gpu = first.device.type == "cuda"
-    precisions = ["float32", "bfloat16"] if gpu or _has_bfloat16() else ["float32"]
+    precisions = precisions or (["float32", "bfloat16"] if gpu or _has_bfloat16() else ["float32"])
     about = {"dataset": dataset, "encoder": encoder, "device": _device(first.device), "batch": base.batch_size,
              "automatic": first.precision, "blocks": blocks, "steps": steps, "torch": torch.__version__,
              "command": f"dnm {shlex.join(sys.argv[1:])}"}

@@ -113,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--blocks", type=int, default=5, help="timed blocks of each contestant (default: 5)")
     bench.add_argument("--steps", type=int, default=20, help="steps a block (default: 20)")
     bench.add_argument("--fleets", nargs="+", metavar="S", help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
+    bench.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
     bench.add_argument("--no-whole", action="store_true", help="do not time whole runs")
     bench.add_argument("--out", type=Path, help="also store the tables as JSON")
 
@@ -322,7 +323,8 @@ def _bench(options: argparse.Namespace) -> None:
     from dnm.bench import run_bench
 
     sizes = [_positive("fleets", size) for size in options.fleets] if options.fleets else None
-    run_bench(options.dataset, options.encoder, options.blocks, options.steps, sizes, not options.no_whole, options.out)
+    run_bench(options.dataset, options.encoder, options.blocks, options.steps, sizes, not options.no_whole,
+              options.precisions, options.out)
 
 
 def _list(options: argparse.Namespace) -> None:
