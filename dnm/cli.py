@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import re
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -194,19 +193,9 @@ def _train(options: argparse.Namespace) -> None:
     if options.save_models:
         print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
     if options.results:
-        _keep(records, options.results)
+        print(report.keep(records, options.results))
     if options.report:
         _write_report(records, options.report)
-
-
-def _keep(records: list[dict], path: Path) -> None:
-    """All records in one file, with the command that repeats them."""
-    from dnm.store import write_atomically
-
-    text = json.dumps({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records}, ensure_ascii=False,
-                      separators=(",", ":"))
-    write_atomically(path, (text.replace('{"format"', '\n{"format"') + "\n").encode())
-    print(f"results: {path}")
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -287,7 +276,7 @@ def _paper(options: argparse.Namespace) -> None:
 
     if options.dry_run:
         return print("\n".join(plan([*groups[True], *groups[False]], store, jobs)))
-    from dnm import figures, paper_report, progress
+    from dnm import figures, paper_report, progress, report
 
     by_hash, errors = {}, {}
     for save_models, configs in groups.items():
@@ -299,7 +288,7 @@ def _paper(options: argparse.Namespace) -> None:
             errors |= failed
     records = list(by_hash.values())
     if options.results and records:
-        _keep(records, options.results)
+        print(report.keep(records, options.results))
     if any(name.startswith("table") for name in names) and records:
         print(*paper_report.write(records, out), sep="\n")
     for name in names:

@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,14 @@ def write_figures(records: list[dict], folder: Path, with_html: bool = True) -> 
         if any(record["history"][0]["step"] for record in group):
             paths += plots.save(plots.learning_curves(group), folder / f"learning-curves-{name}", with_html)
     return paths
+
+
+def keep(records: list[dict], path: Path) -> str:
+    """Write all records to one file, with the command line that repeats them; returns a line that says where."""
+    text = json.dumps({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records}, ensure_ascii=False,
+                      separators=(",", ":"))
+    write_atomically(path, (text.replace('{"format"', '\n{"format"') + "\n").encode())
+    return f"results: {path}"
 
 
 def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:

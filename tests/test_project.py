@@ -78,8 +78,8 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
     assert done.returncode == 0, done.stderr
 
 
-LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing", "records"},
-          {"heads", "encoders"}, {"batches"}, {"models"}, {"training"}, {"runs", "bench", "explore", "parameters", "statistics"},
+LAYERS = [{"errors", "__init__"}, {"methods"}, {"config", "corpus"}, {"store", "hub", "files"}, {"data", "selection", "mixing", "packing", "records", "checkpoints"},
+          {"heads", "encoders"}, {"batches"}, {"models"}, {"fleet", "rivals"}, {"training"}, {"runs", "bench", "explore", "parameters", "statistics"},
           {"plots", "estimate"}, {"drawings", "sweep"}, {"report", "progress", "widgets"}, {"paper", "study"}, {"claims", "figures"},
           {"paper_report"}, {"cli"}, {"__main__"}]
 
