@@ -8,8 +8,8 @@ READY := .venv/.ready
 study: $(READY)
 	$(BIN)/dnm study
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(READY)  # two workers side by side, a thread each; the twenty slowest tests at the end
+	$(BIN)/python -m pytest -n 2 --durations=20
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
@@ -22,7 +22,7 @@ bench: $(READY)
 	$(BIN)/dnm bench
 
 gpu: $(READY)  # where there is a CUDA GPU: first whether it computes the same, then how fast
-	$(BIN)/python -m pytest tests/test_fleet.py tests/test_training.py -k "gpu or graph"
+	$(BIN)/python -m pytest tests/test_fleet.py tests/test_device.py tests/test_training.py -k "gpu or graph"
 	$(BIN)/dnm bench --dataset subj --out data/results/bench-gpu.json
 
 lint: $(READY)

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dnm.config import RunConfig
-from dnm.data import Dataset, Split, stratified_order
 from dnm.heads import Draws, draw, stream
-from dnm.methods import get_method
 from dnm.packing import Layout, pack, pack_alike
 
 EVALUATION_TOKENS = 4096  # word pieces encoded at once when nothing is trained
@@ -39,7 +37,7 @@ class Batches:
     def __init__(self, sentences: list[np.ndarray], labels: np.ndarray, config: RunConfig, share_rows: bool = True,
                  word_size: int = 0):
         self.sentences, self.labels, self.config, self.share_rows = sentences, labels, config, share_rows
-        self.method, self.matrix = get_method(config.method), (config.max_length, word_size)
+        self.method, self.matrix = config.row, (config.max_length, word_size)
         self.lengths = np.array([len(sentence) for sentence in sentences])
         self.size = min(config.batch_size, len(sentences))
         self.per_epoch = len(sentences) // self.size
@@ -48,27 +46,22 @@ class Batches:
         """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out."""
         epoch, turn = divmod(step, self.per_epoch)
         if getattr(self, "epoch", None) != epoch:
-            order = np.random.default_rng(stream("batches", self.config.seed, epoch))
-            self.epoch, self.order = epoch, order.permutation(len(self.sentences))
+            rng = np.random.default_rng(stream("batches", self.config.seed, epoch))
+            self.epoch, self.order = epoch, rng.permutation(len(self.sentences))
         return self.order[turn * self.size:(turn + 1) * self.size]
 
     def inputs(self, steps: Iterable[int], shape: tuple[int, int] = (0, 0)) -> Inputs:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
-        index, draws = np.stack([self(step) for step in steps]), self._draws(steps)
-        who = [index] if self.method.level != "word" else [index, self._partners(index, draws)]
+        key, index = self.config.seed, np.stack([self(step) for step in steps])
+        draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
+        who = [index]
+        if self.method.mixes_words:
+            who.append(np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1))
         lengths = np.maximum.reduce([self.lengths[one] for one in who])
         layout = pack_alike(lengths, self.config.max_length, self.share_rows, shape)
         ids = [layout.place([self.sentences[i] for i in one.flat]) for one in who]
         return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
                       Draws(*map(torch.stack, zip(*draws, strict=True))))
-
-    def _draws(self, steps: Iterable[int]) -> list[Draws]:
-        return [draw(self.method, self.size, self.config.alpha, self.matrix, (self.config.seed, step))
-                for step in steps]
-
-    @staticmethod
-    def _partners(index: np.ndarray, draws: list[Draws]) -> np.ndarray:
-        return np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1)
 
 
 class Encoded:
@@ -101,11 +94,3 @@ class Encoded:
                 hidden = states.new_empty(*states.shape[:-2], self.count, states.shape[-1])
             hidden[..., torch.from_numpy(index).to(states.device), :] = states
         return hidden
-
-
-def limited(data: Dataset, split: str, limit: int) -> Split:
-    """A split, or its first ``limit`` sentences in an order that keeps the classes in proportion."""
-    whole = getattr(data, split)
-    if not limit or limit >= len(whole):
-        return whole
-    return whole.take(stratified_order(whole.texts, whole.labels, f"{data.name} {split} limit")[:limit])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from dnm.disk import load_tensors, save_tensors
 from dnm.errors import DnmError
-from dnm.store import load_tensors, save_tensors
 
 
 def save(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
@@ -46,8 +46,10 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
                 _, index, moment = name.split("/")
                 moments.setdefault(int(index), {})[moment] = tensor
         for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
-            if i in moments and moments[i]["exp_avg"].shape != p.shape:
-                raise ValueError("its runs were stacked in another way")
+            for name in ("exp_avg", "exp_avg_sq") if i in moments else ():  # one run may be a stack of one
+                if moments[i][name].numel() != p.numel():
+                    raise ValueError("its runs were stacked in another way")
+                moments[i][name] = moments[i][name].view(p.shape)
         optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "

@@ -17,15 +17,17 @@ from dnm.methods import Method, get_method
 DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
 FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 METHOD_SETTINGS = ("k", "alpha", "original_weight")
+SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
+RESULT_FORMAT = 2  # of the records that runs leave
 
-# `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few
-# hundred steps at 2e-5 leave a new head under-trained. The rates of `quick` were chosen, for 50 steps, by validation
-# accuracy on SST-2 (data/results/choice-*.json).
+# `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few hundred
+# steps at 2e-5 leave a new head under-trained. The rates of `quick` were chosen, for 50 steps, by validation accuracy
+# on SST-2 (data/results/choice-*.json). `lesson` is `quick`, watched more often on fewer sentences.
 PROFILES: dict[str, dict] = {
     "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
     "quick": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=50),
-    "lesson": dict(steps=100, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=25, eval_limit=300),
+    "lesson": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=10, eval_limit=200),
     "smoke": dict(steps=24, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=8, eval_limit=100),
 }
 # Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.
@@ -39,58 +41,31 @@ FROM_SCRATCH_STEPS = {"quick": 100}
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run's numbers.
+    """Everything that decides a run's numbers; what a setting means stands beside it."""
 
-    Attributes
-    ----------
-    dataset : a name of `dnm list`, or a file or folder of one's own
-    n_train : number of training sentences, or all
-    method : a row of the table of methods
-    encoder : minilm, cnn, lstm, a BERT-family id of the Hub, or a folder
-    seed : decides the training subset, the order of the batches and every draw
-    profile : the profile the settings started from; `label` tells what was changed since
-    pooling : sentence vector of a transformer, cls or mean; own for cnn and lstm
-    max_length : longest sentence, in word pieces with the special ones
-    steps : training steps
-    batch_size : sentences a step
-    lr : learning rate of the encoder
-    head_lr : learning rate of everything the method adds to it
-    dropout : of the encoder
-    k : partners of each kind, the paper's K
-    alpha : of Beta(alpha, alpha), for the methods that draw their mixing weights
-    original_weight : weight of the unmixed sentences' loss, 0 in the paper
-    eval_every : steps from one evaluation to the next
-    eval_limit : at most so many validation and test sentences, 0 for all of them
-    precision : of the encoder, float32, bfloat16, or auto for the best the machine has
-    device : cpu, cuda, or auto
-    text_column : column of one's own file that holds the sentences, guessed if empty
-    label_column : column that holds the classes, guessed if empty
-    word_vectors : text file of word vectors (GloVe's format) for cnn and lstm
-    """
-
-    dataset: str = "builtin"
-    n_train: int | str = 50
-    method: str = "dnm"
-    encoder: str = "minilm"
-    seed: int = 0
-    profile: str = "quick"
-    pooling: str = "cls"
-    max_length: int = 128
-    steps: int = 200
-    batch_size: int = 20
-    lr: float = 2e-5
-    head_lr: float = 1e-3
-    dropout: float = 0.1
-    k: int = 5
-    alpha: float = 1.0
-    original_weight: float = 0.0
-    eval_every: int = 50
-    eval_limit: int = 0
-    precision: str = "auto"
-    device: str = "auto"
-    text_column: str = ""
-    label_column: str = ""
-    word_vectors: str = ""
+    dataset: str = "builtin"  # a name of `dnm list`, or a file or folder of one's own
+    n_train: int | str = 50  # number of training sentences, or all
+    method: str = "dnm"  # a row of the table of methods
+    encoder: str = "minilm"  # minilm, cnn, lstm, a BERT-family id of the Hub, or a folder
+    seed: int = 0  # decides the training subset, the order of the batches and every draw
+    profile: str = "quick"  # the profile the settings started from; `label` tells what was changed since
+    pooling: str = "cls"  # sentence vector of a transformer, cls or mean; own for cnn and lstm
+    max_length: int = 128  # longest sentence, in word pieces with the special ones
+    steps: int = 200  # training steps
+    batch_size: int = 20  # sentences a step
+    lr: float = 2e-5  # learning rate of the encoder
+    head_lr: float = 1e-3  # learning rate of everything the method adds to it
+    dropout: float = 0.1  # of the encoder
+    k: int = 5  # partners of each kind, the paper's K
+    alpha: float = 1.0  # of Beta(alpha, alpha), for the methods that draw their mixing weights
+    original_weight: float = 0.0  # weight of the unmixed sentences' loss, 0 in the paper
+    eval_every: int = 50  # steps from one evaluation to the next
+    eval_limit: int = 0  # at most so many validation and test sentences, 0 for all of them
+    precision: str = "auto"  # of the encoder, float32, bfloat16, or auto for the best the machine has
+    device: str = "auto"  # cpu, cuda, or auto
+    text_column: str = ""  # column of one's own file that holds the sentences, guessed if empty
+    label_column: str = ""  # column that holds the classes, guessed if empty
+    word_vectors: str = ""  # text file of word vectors (GloVe's format) for cnn and lstm
 
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":
@@ -98,15 +73,13 @@ class RunConfig:
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
         known = {field.name: field for field in dataclasses.fields(cls)}
-        for name in settings:
-            if name not in known:
-                raise unknown("parameter", name, known)
+        if wrong := [name for name in settings if name not in known]:
+            raise unknown("parameter", wrong[0], known)
         settings = {name: value for name, value in settings.items() if value is not None}
         method = get_method(settings.get("method", cls.method))
         encoder = settings.get("encoder", cls.encoder)
-        values = dict(profile=profile, k=method.k)
-        values |= PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {})
-        if encoder in ("cnn", "lstm") and profile in FROM_SCRATCH_STEPS:
+        values = dict(profile=profile, k=method.k) | PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {})
+        if encoder in SCRATCH and profile in FROM_SCRATCH_STEPS:
             values["steps"] = values["eval_every"] = FROM_SCRATCH_STEPS[profile]
         values |= settings
         values["dataset"] = _dataset(values.get("dataset", cls.dataset))
@@ -123,38 +96,43 @@ class RunConfig:
         if method.level != "sentence":
             values["original_weight"] = cls.original_weight
         config = cls(**values)
-        config._check(method)
+        config._check()
         return config
 
-    def _check(self, method: Method) -> None:
-        for name in ("steps", "batch_size", "lr", "head_lr", "alpha", "eval_every", "max_length"):
-            if getattr(self, name) <= 0:
-                raise DnmError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.max_length < 8 or self.max_length > 512:
-            raise DnmError(f"max_length must lie between 8 and 512 word pieces, got {self.max_length}")
-        if (isinstance(self.n_train, int) and self.n_train < 1) or self.n_train in ("", None):
-            raise DnmError(f"n_train must be a positive number or 'all', got {self.n_train!r}")
-        if not 0 <= self.dropout < 1:
-            raise DnmError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if min(self.original_weight, self.eval_limit, self.seed) < 0:
-            raise DnmError("original_weight, eval_limit and seed cannot be negative")
-        if method.selects and self.k < 1:
-            raise DnmError(f"{method.name} needs k of at least 1, got {self.k}")
-        if method.level in ("word", "sentence") and self.batch_size < 2:
-            raise DnmError(f"a batch of one sentence has no partner to mix with: {method.name} needs "
-                           "batch_size of at least 2")
-        if method.level == "frozen" and self.encoder in ("cnn", "lstm"):
-            raise DnmError("logreg needs a pre-trained encoder; cnn and lstm start from nothing")
-        own = self.encoder in ("cnn", "lstm")
-        if self.pooling not in (("own",) if own else ("cls", "mean")):
-            raise DnmError(f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use "
-                           + ("own" if own else "cls or mean"))
-        if self.word_vectors and not own:
-            raise DnmError(f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise unknown("precision", self.precision, ("auto", "float32", "bfloat16"))
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:1"))
+    @property
+    def row(self) -> Method:
+        """The method's row of the table."""
+        return get_method(self.method)
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the encoder is not a pre-trained one."""
+        return self.encoder in SCRATCH
+
+    def _check(self) -> None:
+        row, own, n = self.row, self.from_scratch, self.n_train
+        poolings, precisions = ("own",) if own else ("cls", "mean"), ("auto", "float32", "bfloat16")
+        positive = ("steps", "batch_size", "lr", "head_lr", "alpha", "eval_every", "max_length")
+        wrong = {f"{name} must be positive, got {getattr(self, name)}": getattr(self, name) <= 0 for name in positive}
+        wrong |= {
+            f"max_length must lie between 8 and 512, got {self.max_length}": not 8 <= self.max_length <= 512,
+            f"n_train must be a positive number or 'all', got {n!r}": n != "all" and n < 1,
+            f"dropout must lie in [0, 1), got {self.dropout}": not 0 <= self.dropout < 1,
+            "original_weight, eval_limit and seed cannot be negative": min(
+                self.original_weight, self.eval_limit, self.seed) < 0,
+            f"{row.name} needs k of at least 1, got {self.k}": row.selects and self.k < 1,
+            f"a batch of one sentence has no partner to mix with: {row.name} needs batch_size of at least 2":
+                row.mixes and self.batch_size < 2,
+            "logreg needs a pre-trained encoder; cnn and lstm start from nothing": own and not row.fine_tunes,
+            f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use {' or '.join(poolings)}":
+                self.pooling not in poolings,
+            f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own": self.word_vectors and not own,
+            str(unknown("precision", self.precision, precisions)): self.precision not in precisions,
+            str(unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:1"))):
+                not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)}
+        for text, holds in wrong.items():
+            if holds:
+                raise DnmError(text)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -176,7 +154,7 @@ class RunConfig:
     def title(self) -> str:
         """The method's name and what was changed in its own settings, such as ``DNM (original_weight=0.5)``."""
         changed = self._changed(tuple(name for name in self.to_dict() if name not in METHOD_SETTINGS))
-        return get_method(self.method).title + (f" ({', '.join(changed)})" if changed else "")
+        return self.row.title + (f" ({', '.join(changed)})" if changed else "")
 
     def _changed(self, apart_from: tuple[str, ...]) -> list[str]:
         usual = RunConfig.create(self.profile, method=self.method, encoder=self.encoder).to_dict()
@@ -221,12 +199,8 @@ def _encoder(name: str) -> str:
 def _typed(name: str, value, default):
     """``value`` as the type of ``default``; numbers may come as text (papermill, command line)."""
     try:
-        if name == "n_train":
-            return value if value == "all" else _whole(value)
-        if isinstance(default, int):
-            return _whole(value)
-        if isinstance(default, float):
-            return float(value)
+        if isinstance(default, int | float) and not (name == "n_train" and value == "all"):
+            return _whole(value) if isinstance(default, int) else float(value)
     except (TypeError, ValueError):
         kind = "a number or 'all'" if name == "n_train" else "a number"
         raise DnmError(f"{name} must be {kind}, got {value!r}") from None

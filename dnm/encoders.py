@@ -6,61 +6,23 @@ Taught in notebook 04.
 
 import copy
 import logging
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnm import hub
 from dnm.config import RunConfig
+from dnm.data import hub
 from dnm.errors import DnmError
 from dnm.packing import NOTHING, Layout
+from dnm.words import Tokenizer, Words, word_vectors
 
 # Model families whose forward pass takes embeddings, positions and a full attention mask; the number is
 # the position of a sentence's first word piece (RoBERTa counts from after its padding index).
 FAMILIES = {"bert": 0, "electra": 0, "ernie": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2}
-WORD_SIZE, CNN_WINDOWS, CNN_FILTERS, LSTM_SIZE = 300, (3, 4, 5), 100, 150
-
-
-class Words(nn.Module):
-    """The word-embedding table, of which only the rows in use are trained.
-
-    A word piece that is not in the training sentences never receives a gradient, and with no weight decay
-    AdamW leaves it where it was; so training the rows in use alone is exact and saves memory and time.
-    ``table`` ``[V + 1, e]`` is the whole vocabulary as it was and a last row of zeros for `NOTHING`; ``rows``
-    ``[U + 1, e]`` are the trained ones.
-    """
-
-    def __init__(self, table: Tensor):
-        super().__init__()
-        self.register_buffer("table", torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]))
-        self.use(torch.arange(len(table)))
-
-    def use(self, ids: Tensor) -> None:
-        """Make ``ids`` the rows that are trained."""
-        device, ids = self.table.device, ids.to(self.table.device)
-        local = torch.full((len(self.table),), len(ids), device=device)
-        local[ids] = torch.arange(len(ids), device=device)
-        self.register_buffer("ids", ids, persistent=False)
-        self.register_buffer("local", local, persistent=False)
-        self.rows = nn.Parameter(torch.cat([self.table[ids], self.table[-1:]]))
-
-    def whole(self) -> Tensor:
-        """The whole table ``[V + 1, e]`` with the trained rows in their places."""
-        return self.table.index_copy(0, self.ids, self.rows.detach()[:-1])
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Embeddings ``[..., e]`` of word pieces ``[...]``; zeros at `NOTHING`."""
-        local = self.local[ids]
-        words = F.embedding(local, self.rows)
-        if not self.training:  # held-out sentences hold other words, too
-            unused = (local == len(self.rows) - 1).unsqueeze(-1)
-            return torch.where(unused, F.embedding(ids % len(self.table), self.table), words)
-        return words.masked_fill((ids == NOTHING).unsqueeze(-1), 0.0)  # so that the row of zeros gets no gradient
+CNN_WINDOWS, CNN_FILTERS, LSTM_SIZE = (3, 4, 5), 100, 150
 
 
 class Transformer(nn.Module):
@@ -130,39 +92,6 @@ class LSTM(nn.Module):
         return self.dropout(torch.cat([final[0], final[1]], dim=-1))
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """Sentences to word-piece ids, at most ``max_length`` with the special ones."""
-
-    folder: Path
-    max_length: int
-
-    def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        known = _pieces(self.folder, self.max_length)
-        if len(known) > 100_000:
-            known.clear()
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
-            ids = _tokenizer(self.folder)(new, truncation=True, max_length=self.max_length)["input_ids"]
-            known.update((text, np.array(sentence)) for text, sentence in zip(new, ids, strict=True))
-        return [known[text] for text in texts]
-
-
-@lru_cache(maxsize=2)
-def _pieces(folder: Path, max_length: int) -> dict[str, np.ndarray]:
-    """Sentences that have been split already: runs of one process share most of theirs."""
-    return {}
-
-
-@lru_cache(maxsize=4)
-def _tokenizer(folder: Path):
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a damaged or missing file can fail in many ways inside the library
-        raise DnmError(f"cannot load the tokenizer in {folder}: {type(error).__name__}") from None
-
-
 def build_encoder(config: RunConfig, folder: Path | None = None,
                   table: Tensor | None = None) -> tuple[nn.Module, Tokenizer]:
     """The encoder and tokenizer of a run.
@@ -171,11 +100,10 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
     embeddings; the other weights are then loaded by the caller. CNN and LSTM take the packaged MiniLM's
     WordPiece vocabulary, and random word vectors unless ``word_vectors`` names a text file of them (GloVe's format).
     """
-    scratch = config.encoder in ("cnn", "lstm")
-    folder = folder or hub.model_folder("minilm" if scratch else config.encoder)
+    folder = folder or hub.model_folder("minilm" if config.from_scratch else config.encoder)
     tokenizer = Tokenizer(folder, config.max_length)
-    if scratch:
-        words = Words(_word_vectors(tokenizer, config.word_vectors) if table is None else table)
+    if config.from_scratch:
+        words = Words(word_vectors(tokenizer, config.word_vectors) if table is None else table)
         return (CNN if config.encoder == "cnn" else LSTM)(words, config.dropout), tokenizer
     digest = hub.weights_digest(folder) if table is None else ""
     model = _transformer(config.encoder, config.max_length, config.dropout, folder, digest)
@@ -193,8 +121,7 @@ def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, di
     try:
         settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.model_type not in FAMILIES:
-            raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model; supported families: "
-                           + ", ".join(FAMILIES))
+            raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model; supported families: {[*FAMILIES]}")
         room = settings.max_position_embeddings - FAMILIES[settings.model_type]
         if max_length > room:
             raise DnmError(f"max_length={max_length} is more than encoder {encoder!r} can read ({room})")
@@ -212,37 +139,5 @@ def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, di
     except DnmError:
         raise
     except Exception as error:  # a damaged file can fail in many ways inside the library
-        raise DnmError(f"cannot load encoder {encoder!r} from {folder}: "
-                       f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from None
-
-
-@lru_cache(maxsize=4)
-def _vocabulary(folder: Path) -> dict[str, int]:
-    return _tokenizer(folder).get_vocab()
-
-
-def _word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
-    """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    vocabulary = _vocabulary(tokenizer.folder)
-    size = max(vocabulary.values()) + 1
-    if not path:
-        return torch.randn(size, WORD_SIZE).mul_(0.1)
-    table, number = None, 0
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
-                parts = line.rstrip().split(" ")
-                if table is None:
-                    table = torch.randn(size, len(parts) - 1).mul_(0.1)
-                if len(parts) <= table.shape[1]:
-                    raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
-                values = parts[-table.shape[1]:]
-                word = " ".join(parts[:-table.shape[1]])  # a few words of the large files hold blanks
-                if word in vocabulary:
-                    table[vocabulary[word]] = torch.tensor([float(value) for value in values])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
-                       "the same count of numbers, separated by blanks") from None
-    if table is None:
-        raise DnmError(f"{path} holds no word vectors")
-    return table
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise DnmError(f"cannot load encoder {encoder!r} from {folder}: {why}") from None

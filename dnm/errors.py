@@ -19,7 +19,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:
 
 
 def project_root() -> Path:
-    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``.
+    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, where whatever has no other place is kept.
 
     ``$DNM_HOME`` if set; else the checkout the package was installed from in editable mode; else the
     working directory.

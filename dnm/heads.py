@@ -32,9 +32,6 @@ class Draws(NamedTuple):
     permutation: Tensor
     scores: Tensor
 
-    def to(self, device) -> "Draws":
-        return Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
-
 
 def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tuple) -> Draws:
     """The draws of one step; methods with the same ``key`` share lambda, permutation and scores."""
@@ -44,6 +41,14 @@ def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tup
         weight = rng.beta(alpha, alpha, matrix)
     return Draws(torch.as_tensor(weight, dtype=torch.float32), torch.from_numpy(permutation),
                  torch.from_numpy(scores).float())
+
+
+# What a word of the table has to learn: a parameter's name and its first value.
+_POLICIES = {
+    "vector": ("input_policy", lambda d: nn.Parameter(torch.randn(2, d))),
+    "policy": ("label_policy", lambda d: nn.Parameter(nn.Linear(d, d, bias=False).weight.detach().clone())),
+    "encoding": ("encoding_policy", lambda d: nn.Linear(d, d)),
+}
 
 
 class Head(nn.Module):
@@ -58,57 +63,49 @@ class Head(nn.Module):
                  seed: int = 0):
         super().__init__()
         self.method, self.k, self.original_weight = method, k, original_weight
-        d, embedded = hidden_size, method.loss == "cosine"
-        layers = {"fc": lambda: nn.Linear(d, d if embedded else classes)}
-        if embedded:
+        d, trained = hidden_size, {}
+        layers = {"fc": lambda: nn.Linear(d, d if method.embeds_labels else classes)}
+        if method.embeds_labels:
             layers["label_embedding"] = lambda: nn.Parameter(torch.randn(classes, d))
-        if method.inputs == "vector":
-            layers["input_policy"] = lambda: nn.Parameter(torch.randn(2, d))
-        if method.labels == "policy":
-            layers["label_policy"] = lambda: nn.Parameter(nn.Linear(d, d, bias=False).weight.detach().clone())
-        if method.labels == "encoding":
-            layers["encoding_policy"] = lambda: nn.Linear(d, d)
+        for word, train in ((method.inputs, method.train_input_policy), (method.labels, method.train_label_policy)):
+            if word in _POLICIES:
+                name, first = _POLICIES[word]
+                layers[name], trained[name] = lambda first=first: first(d), train
         for name, make in layers.items():  # a stream each: methods of one seed start from the same values
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(stream("initial", seed, name))
-                setattr(self, name, make())
-        if method.inputs == "vector":
-            self.input_policy.requires_grad_(method.train_input_policy)
-        if method.labels == "policy":
-            self.label_policy.requires_grad_(method.train_label_policy)
+                setattr(self, name, make().requires_grad_(trained.get(name, True)))
 
-    # ------------------------------------------------------------ prediction: never mixes
+    def policy(self, word: str) -> nn.Parameter | nn.Module | None:
+        """What is learned for one of the row's words, or None."""
+        return getattr(self, _POLICIES[word][0]) if word in _POLICIES else None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Class scores ``[..., N, c]``: logits, or cosines of ``fc(h)`` to the label embeddings."""
-        if self.method.loss == "cross-entropy":
+        if not self.method.embeds_labels:
             return self.fc(hidden)
         return F.normalize(self.fc(hidden), dim=-1) @ F.normalize(self.label_embedding, dim=-1).transpose(-1, -2)
 
     def plain_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """The method's loss on unmixed sentences, for evaluation and for ``original_weight``."""
-        if self.method.loss == "cross-entropy":
+        if not self.method.embeds_labels:
             return F.cross_entropy(self.fc(hidden), labels)
         target = F.embedding(labels, self.label_embedding)
         return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2))
 
-    # ------------------------------------------------------------ training
-
     def partners(self, hidden: Tensor, draws: Draws) -> Tensor:
         """Partners ``[N, P]`` of each sentence, as the method chooses them."""
-        n, kind = hidden.shape[-2], self.method.partners
-        if kind == "permutation":
-            return draws.permutation.unsqueeze(-1)
-        if kind == "one":
-            return selection.random_others(draws.scores, 1)
-        k = selection.partners_each(n, self.k)
-        if kind == "nearest":
-            return selection.nearest(hidden, k)
-        if kind == "farthest":
-            return selection.farthest(hidden, k)
-        if kind == "both":
-            return torch.cat([selection.nearest(hidden, k), selection.farthest(hidden, k)], dim=-1)
-        return selection.random_others(draws.scores, min(2 * k, n - 1))
+        k = selection.partners_each(hidden.shape[-2], self.k) if self.method.selects else self.k
+        return selection.PARTNERS[self.method.partners](hidden, draws, k)
+
+    def input_weight(self, drawn: Tensor | None = None) -> Tensor:
+        """The mixing weight of the first of a pair: ``drawn``, or the learned one ``[d]`` after its softmax (Eq. 2)."""
+        return mixing.WEIGHTS[self.method.inputs](drawn, self.policy(self.method.inputs))
+
+    def label_weight(self, hidden: Tensor, partners: Tensor, weight: Tensor | None) -> Tensor:
+        """The mixing weight of the first of a pair's labels: a number, or ``[N, P, d]`` (Eq. 3)."""
+        labels = self.method.labels
+        return mixing.LABEL_WEIGHTS[labels](hidden, partners, weight, self.policy(labels))
 
     def loss(self, hidden: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``.
@@ -116,56 +113,35 @@ class Head(nn.Module):
         For word-level methods ``hidden`` already encodes the mixed sentences.
         """
         method = self.method
-        if method.level == "none":
+        if not method.mixes:
             return self.plain_loss(hidden, labels)
-        partners = self.partners(hidden, draws)
-        if method.loss == "cosine":
-            predicted, label_weight = self._mixed_sentences(hidden, partners, draws)
-            embedded = F.embedding(labels, self.label_embedding)  # plain indexing adds up gradients in any order
-            target = mixing.mix(embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners), label_weight)
-            loss = mixing.cosine_loss(predicted, target)
+        partners, weight = self.partners(hidden, draws), self.input_weight(draws.weight)
+        mixed = hidden.unsqueeze(-2) if method.mixes_words else mixing.mix_inputs(hidden, partners, weight)
+        if method.embeds_labels:  # an embedding, as plain indexing adds up gradients in any order
+            embedded = F.embedding(labels, self.label_embedding)
+            first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
         else:
-            mixed = hidden
-            if method.level == "sentence":
-                mixed = mixing.mix_inputs(hidden, partners, draws.weight).squeeze(-2)
-            loss = mixing.mixed_cross_entropy(self.fc(mixed), labels, labels[draws.permutation], draws.weight)
+            first, second = labels.unsqueeze(-1), labels[partners]
+        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, self.label_weight(hidden, partners, weight))
         if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
             loss = loss + self.original_weight * self.plain_loss(hidden, labels)
         return loss
 
     forward = loss  # what `torch.func.functional_call` calls
 
-    def _mixed_sentences(self, hidden: Tensor, partners: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Predicted vectors ``[N, P, d]`` (Eq. 4) and the label mixing weight of each pair."""
-        if self.method.level == "word":
-            return self.fc(hidden).unsqueeze(-2), torch.sigmoid(self.encoding_policy(hidden)).unsqueeze(-2)
-        weight = self.input_weight() if self.method.inputs == "vector" else draws.weight
-        mixed = mixing.mix_inputs(hidden, partners, weight)
-        if self.method.labels == "policy":
-            label_weight = mixing.label_policy(hidden, partners, weight, self.label_policy)
-        else:
-            label_weight = draws.weight
-        return self.fc(mixed), label_weight
-
-    def input_weight(self) -> Tensor:
-        """The input policy of the first role after its softmax over the pair, ``[d]`` (Eq. 2)."""
-        return mixing.pair_softmax(self.input_policy[0], self.input_policy[1])
-
     @torch.no_grad()
-    def diagnostics(self, hidden: Tensor) -> dict[str, float]:
+    def diagnostics(self, hidden: Tensor) -> dict[str, Tensor]:
         """Label-embedding cosine and the spread (standard deviation) of each policy's weights.
 
         ``hidden`` ``[N, d]`` are a few unmixed sentences; every ordered pair of two of them counts.
         """
-        found, n = {}, hidden.shape[-2]
-        if self.method.loss == "cosine":
-            found["label_cosine"] = mixing.label_cosines(self.label_embedding).item()
-        if self.method.inputs == "vector":
-            found["input_policy_spread"] = self.input_weight().std().item()
-        if self.method.labels == "policy" and n > 1:
-            everyone = selection.nearest(hidden, n - 1)
-            weight = mixing.label_policy(hidden, everyone, self.input_weight(), self.label_policy)
-            found["label_policy_spread"] = weight.std().item()
-        if self.method.labels == "encoding":
-            found["label_policy_spread"] = torch.sigmoid(self.encoding_policy(hidden)).std().item()
+        method, found, weight = self.method, {}, 0.5  # of drawn weights, their mean
+        if method.embeds_labels:
+            found["label_cosine"] = mixing.label_cosines(self.label_embedding)
+        if self.policy(method.inputs) is not None:
+            weight = self.input_weight()
+            found["input_policy_spread"] = weight.std()
+        if self.policy(method.labels) is not None and hidden.shape[-2] > 1:
+            everyone = selection.nearest(hidden, hidden.shape[-2] - 1)
+            found["label_policy_spread"] = self.label_weight(hidden, everyone, weight).std()
         return found

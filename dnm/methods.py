@@ -1,8 +1,9 @@
 """The table of methods: every system, ablation and control of the study is one row.
 
-A row says *where* sentences are mixed, *with whom*, *how* the inputs and the labels are mixed and which
-loss is minimised. Nothing here imports torch, so the table can be read, printed and validated at once.
-Taught in notebook 04.
+A row says *where* sentences are mixed, *with whom*, *how* the inputs and the labels are mixed and which loss is
+minimised. Its words are keys into dictionaries of functions: ``partners`` into `dnm.selection.PARTNERS`, ``inputs``,
+``labels`` and ``loss`` into `dnm.mixing.WEIGHTS`, `LABEL_WEIGHTS` and `LOSSES`. Nothing here imports torch, so the
+table can be read, printed and validated at once. Taught in notebook 04.
 """
 
 from dataclasses import dataclass, replace
@@ -12,45 +13,51 @@ from dnm.errors import unknown
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table.
-
-    Attributes
-    ----------
-    level : where mixing happens: ``none``, ``word`` (embedding matrices), ``sentence`` (pooled hidden
-        states) or ``frozen`` (no fine-tuning at all: logistic regression on frozen features).
-    partners : ``none``; ``permutation`` (one random permutation of the batch); ``one`` (one random other
-        sentence); ``random`` (2K random others); ``nearest``, ``farthest`` (K each) or ``both`` (2K).
-    inputs : mixing weight of the inputs: ``none``, ``scalar`` (one lambda), ``matrix`` (one weight for each
-        position and dimension, drawn) or ``vector`` (one weight a dimension, learned; Eq. 2).
-    labels : mixing weight of the labels: ``none``, ``scalar`` (the same lambda), ``encoding`` (a sigmoid of
-        the mixed sentence's encoding) or ``policy`` (from the weighted inputs; Eq. 3).
-    loss : ``cross-entropy`` on class scores or ``cosine`` on label embeddings (Eq. 5).
-    k : the paper's K, partners of each kind; 0 where partners are not selected.
-    fixed_k : whether K is what the row is about, so that it cannot be set.
-    """
+    """One row of the table; what a column means, and its words, stand beside it."""
 
     name: str
     title: str
-    source: str
-    level: str
-    partners: str
-    inputs: str
-    labels: str
-    loss: str
-    k: int = 0
+    source: str  # who proposed it, or the paper's table
+    level: str  # where mixing happens: none, word (embedding matrices), sentence (hidden states);
+    #             or frozen: no fine-tuning at all, logistic regression on frozen features
+    partners: str  # none; permutation (of the batch); one, random (1, 2K random others); nearest, farthest (K); both
+    inputs: str  # their weight: none; scalar (lambda); matrix (one a position and dimension); vector (learned; Eq. 2)
+    labels: str  # their weight: none; scalar (the same lambda); encoding (of the mixture); policy (learned; Eq. 3)
+    loss: str  # cross-entropy on class scores, or cosine to label embeddings (Eq. 5)
+    k: int = 0  # the paper's K, partners of each kind; 0 where partners are not selected
     train_input_policy: bool = True
     train_label_policy: bool = True
-    fixed_k: bool = False
+    fixed_k: bool = False  # whether K is what the row is about, so that it cannot be set
 
     @property
     def selects(self) -> bool:
         """Whether the row uses K, that is, draws or selects several partners for each sentence."""
-        return self.partners in ("nearest", "farthest", "both", "random")
+        return self.k > 0
 
     @property
     def draws_weights(self) -> bool:
         """Whether mixing weights are drawn from Beta(alpha, alpha)."""
         return self.inputs in ("scalar", "matrix")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training mixes sentences, so that a batch needs at least two."""
+        return self.partners != "none"
+
+    @property
+    def mixes_words(self) -> bool:
+        """Whether sentences are mixed before the encoder, in their word embeddings."""
+        return self.level == "word"
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the encoder is trained, step by step."""
+        return self.level != "frozen"
+
+    @property
+    def embeds_labels(self) -> bool:
+        """Whether classes are learned vectors, scored by their cosine, and not one-hot."""
+        return self.loss == "cosine"
 
 
 _DNM = Method("dnm", "DNM", "the paper, Tables 2-5", "sentence", "both", "vector", "policy", "cosine", k=5)

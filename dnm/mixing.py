@@ -52,13 +52,21 @@ def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return ((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2).mean((-2, -1))
 
 
-def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
-    """``weight CE(first) + (1 - weight) CE(second)``, mean over the batch (Guo et al. 2019).
+def mixed_cosine_loss(predicted: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+    """`cosine_loss` of predicted vectors ``[..., N, P, d]`` to mixed label embeddings (Eqs. 3, 5, 6).
 
-    ``scores`` ``[..., N, c]``; ``first`` and ``second`` ``[..., N]`` are class numbers.
+    ``first`` ``[..., N, 1, d]`` and ``second`` ``[..., N, P, d]`` are the embeddings of a pair's labels.
+    """
+    return cosine_loss(predicted, mix(first, second, weight))
+
+
+def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+    """``weight CE(first) + (1 - weight) CE(second)``, mean over the pairs (Guo et al. 2019).
+
+    ``scores`` ``[..., N, P, c]``; ``first`` ``[..., N, 1]`` and ``second`` ``[..., N, P]`` are class numbers.
     """
     log_p = scores.log_softmax(-1)
-    losses = [-log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1).mean(-1) for label in (first, second)]
+    losses = [-log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1).mean((-2, -1)) for label in (first, second)]
     return mix(*losses, weight)
 
 
@@ -67,3 +75,18 @@ def label_cosines(embeddings: Tensor) -> Tensor:
     unit = F.normalize(embeddings, dim=-1)
     cosines, c = unit @ unit.transpose(-1, -2), embeddings.shape[-2]
     return (cosines.sum((-1, -2)) - cosines.diagonal(dim1=-2, dim2=-1).sum(-1)) / (c * (c - 1))
+
+
+# The table's words. A mixing weight of the inputs, from the drawn weight and the learned policy ``[2, d]``; a mixing
+# weight of the labels, from hidden states, partners, the inputs' weight and the learned policy; and a loss of pairs.
+WEIGHTS = {
+    "scalar": lambda drawn, policy: drawn,
+    "matrix": lambda drawn, policy: drawn,
+    "vector": lambda drawn, policy: pair_softmax(policy[0], policy[1]),
+}
+LABEL_WEIGHTS = {
+    "scalar": lambda hidden, partners, weight, policy: weight,
+    "policy": label_policy,
+    "encoding": lambda hidden, partners, weight, policy: torch.sigmoid(policy(hidden)).unsqueeze(-2),
+}
+LOSSES = {"cross-entropy": mixed_cross_entropy, "cosine": mixed_cosine_loss}

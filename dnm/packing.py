@@ -50,8 +50,7 @@ def pack(lengths: np.ndarray, capacity: int, share_rows: bool = True) -> Layout:
     grow with a row's length and padding with the number of rows. ``share_rows=False`` gives every sentence
     a row of its own (CNN, LSTM).
     """
-    lengths, (row, column), (rows, width) = _fitted(lengths[None], capacity, share_rows)
-    return Layout(*(tensor[0] for tensor in _layout(lengths, row, column, rows, width)))
+    return Layout(*(tensor[0] for tensor in pack_alike(lengths[None], capacity, share_rows)))
 
 
 def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True,
@@ -65,31 +64,22 @@ def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True,
         row, column = _first_fit(lengths, width) if share_rows else _rows_of_their_own(lengths)
         shape = (max(shape[0], int(row.max()) + 1), width)
     else:
-        _, (row, column), shape = _fitted(lengths, capacity, share_rows)
+        (row, column), shape = fitted(lengths, capacity, share_rows)
     return _layout(lengths, row, column, *shape)
 
 
-def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:
-    """Rows ``(R, T)`` that hold 500 random batches of ``count`` sentences with lengths like those given.
-
-    ``pairs`` says that a sentence takes as much room as the longer one of a random pair.
-    """
-    drawn = np.random.default_rng(0).choice(lengths, (2, 500, count))
-    return _fitted(drawn.max(0) if pairs else drawn[0], capacity, share_rows)[2]
-
-
-def _fitted(lengths: np.ndarray, capacity: int, share_rows: bool) -> tuple:
+def fitted(lengths: np.ndarray, capacity: int, share_rows: bool) -> tuple:
     """Rows and columns of all batches ``[B, N]`` in the cheapest shape that holds every one of them."""
     longest = int(lengths.max())
     if longest > capacity:
         raise ValueError(f"a sentence of {longest} word pieces does not fit rows of {capacity}")
     if not share_rows:
-        return lengths, _rows_of_their_own(lengths), (lengths.shape[1], longest)
+        return _rows_of_their_own(lengths), (lengths.shape[1], longest)
     found = []
     for width in sorted({min(capacity, int(longest * factor)) for factor in _WIDTHS}):
         row, column = _first_fit(lengths, width)
         found.append(((row, column), (int(row.max()) + 1, int((column + lengths).max()))))
-    return lengths, *min(found, key=lambda fit: _cost(*fit[1]))
+    return min(found, key=lambda fit: _cost(*fit[1]))
 
 
 def _rows_of_their_own(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Who is mixed with whom (section 3.2, Algorithm 1). Pure functions; leading dimensions welcome.
 
-Every function returns partners ``[..., N, P]``: for each sentence of the batch, the positions of its P
-partners, never its own. Labels play no role and no gradient flows. Taught in notebook 02.
+Every function returns partners ``[..., N, P]``: for each sentence of the batch, the positions of its P partners, never
+its own (but for a random permutation, as published). Labels play no role and no gradient flows. Taught in notebook 02.
 """
 
 import torch
@@ -44,3 +44,15 @@ def _highest(scores: Tensor, k: int) -> Tensor:
     oneself = torch.eye(n, dtype=torch.bool, device=scores.device)
     order = scores.masked_fill(oneself, float("-inf")).sort(dim=-1, descending=True, stable=True)
     return order.indices[..., :k]
+
+
+# The table's word for partners, as a function of hidden states ``[..., N, d]``, a step's random draws
+# (`dnm.heads.Draws`) and K.
+PARTNERS = {
+    "permutation": lambda hidden, draws, k: draws.permutation.unsqueeze(-1),
+    "one": lambda hidden, draws, k: random_others(draws.scores, 1),
+    "random": lambda hidden, draws, k: random_others(draws.scores, min(2 * k, hidden.shape[-2] - 1)),
+    "nearest": lambda hidden, draws, k: nearest(hidden, k),
+    "farthest": lambda hidden, draws, k: farthest(hidden, k),
+    "both": lambda hidden, draws, k: torch.cat([nearest(hidden, k), farthest(hidden, k)], dim=-1),
+}

@@ -1,9 +1,8 @@
 """Fit one run: batches, steps, evaluation, checkpoints. Taught in notebook 04.
 
-Every random number of step t is a function of the run's seed and t alone: the batch, the draws and the
-dropout masks. So a resumed run is the uninterrupted one, bit for bit on the CPU, and methods that share a
-seed share batches, draws and (where they encode the same rows) dropout masks. Runs trained together (`dnm.fleet`)
-keep their batches and draws; their dropout masks depend on their place in the fleet.
+Every random number of step t is a function of the run's seed and t alone: the batch, the draws and the dropout masks.
+So a resumed run is the uninterrupted one, bit for bit on the CPU, and methods that share a seed share batches, draws
+and (where they encode the same rows) dropout masks.
 """
 
 import math
@@ -12,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -21,17 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dnm import checkpoints, hub
-from dnm.batches import Batches, Encoded, limited
-from dnm.config import RunConfig
-from dnm.data import Dataset, load_dataset, subset
+from dnm import __version__, checkpoints
+from dnm.batches import Batches, Encoded
+from dnm.config import RESULT_FORMAT, RunConfig
+from dnm.data import hub
+from dnm.data.datasets import Dataset, dataset_of, limited, subset
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError
-from dnm.fleet import Fleet, kind
 from dnm.heads import Head, stream
-from dnm.methods import get_method
-from dnm.models import Classifier, Model, adamw, resolve_device
-from dnm.records import record
+from dnm.model import Model, adamw, device_name, resolve_device
 from dnm.selection import partners_each
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
@@ -40,17 +36,6 @@ _TURN = threading.Lock()
 
 class Interrupted(DnmError):
     """The run was stopped on request; its checkpoint is saved."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a run tells while it trains: after every step, and with ``row`` after an evaluation."""
-
-    config: RunConfig
-    step: int
-    seconds: float
-    history: list[dict]
-    row: dict | None = None
 
 
 @contextmanager
@@ -70,8 +55,7 @@ class Run:
     """One run in memory: data, model, optimiser and everything recorded so far."""
 
     def __init__(self, config: RunConfig, data: Dataset | None = None):
-        self.config, self.method = config, get_method(config.method)
-        self.data = data or load_dataset(config.dataset, config.text_column, config.label_column)
+        self.config, self.method, self.data = config, config.row, data or dataset_of(config)
         self.device, dtype = resolve_device(config)
         self.precision = "bfloat16" if dtype else "float32"
         self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
@@ -109,16 +93,13 @@ class Run:
     def _k(self, n: int) -> int:
         """K as the batch allows; an error where nobody could be mixed, a warning where K shrinks."""
         config, batch = self.config, min(n, self.config.batch_size)
-        if self.method.level in ("word", "sentence") and batch < 2:
-            raise DnmError(f"a batch of one sentence has no partner to mix with: {self.method.name} needs at least 2 "
-                           f"training sentences, got {n}")
+        if self.method.mixes and batch < 2:
+            raise DnmError(f"a batch of one sentence has no partner: {self.method.name} needs 2 sentences, got {n}")
         k = partners_each(batch, config.k) if self.method.selects else config.k
         if k != config.k:
             warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
                           f"becomes {k}", stacklevel=4)
         return k
-
-    # ------------------------------------------------------------ one step
 
     def train_step(self) -> Tensor:
         """One optimiser step; returns its loss without waiting for the device."""
@@ -133,15 +114,13 @@ class Run:
         self.losses += loss.detach()
         return loss.detach()
 
-    # ------------------------------------------------------------ evaluation
-
     def evaluate(self, hidden: dict[str, Tensor] | None = None) -> dict:
         """One row of the history; also keeps the model and predictions of the best validation accuracy.
 
         ``hidden`` are hidden states ``[n, d]`` of the held-out sentences, where a fleet has them already.
         """
         steps = self.step - (self.history[-1]["step"] if self.history else 0)
-        row = {"step": self.step, "train_loss": self.losses.item() / steps}
+        row = {"step": self.step, "train_loss": self.losses.item() / steps if steps else None}
         predictions = None
         for name, (encoded, labels) in self.evaluated.items():
             states = hidden[name] if hidden else encoded.hidden(self.model.encoder)
@@ -150,8 +129,9 @@ class Run:
                 row[f"{name}_loss"] = self.model.head.plain_loss(states, labels).item()
             row[f"{name}_accuracy"] = (predictions == labels).float().mean(dtype=torch.float64).item()
             if name == "validation":
-                row |= self.model.head.diagnostics(states[:self.batches.size])
-        if not all(math.isfinite(value) for value in row.values()):
+                found = self.model.head.diagnostics(states[:self.batches.size])
+                row |= {name: value.item() for name, value in found.items()}
+        if not all(value is None or math.isfinite(value) for value in row.values()):
             raise DnmError(f"{self.config.method} on {self.config.dataset}: the loss is no longer a finite number at "
                            f"step {self.step}; lower lr or head_lr, or use precision float32")
         if row.get("label_cosine", 0) > COLLAPSED:
@@ -165,76 +145,70 @@ class Run:
                          "weights": {name: p.detach().clone() for name, p in self.trained.items()}}
         return row
 
-    def restore_best(self) -> Model:
-        """The model as it was at its best validation accuracy, ready to predict."""
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(self.best["weights"][name])
-        return self.model.eval()
-
-    def classifier(self) -> Classifier:
-        """The run's model as it stands, for predictions and for keeping."""
-        return Classifier(self.model, self.tokenizer, self.config, self.data.label_names)
-
-    # ------------------------------------------------------------ the whole run
+    @property
+    def members(self) -> list["Run"]:
+        """The runs that `train` trains with this one: itself."""
+        return [self]
 
     def result(self) -> dict:
-        """The record of a finished run, ready for JSON."""
+        """The record of a finished run, ready for JSON: its numbers with everything that made them.
+
+        Accuracies are fractions, times seconds.
+        """
+        import transformers
+
         best = next(row for row in self.history if row["step"] == self.best["step"])
-        return record(self, self.history, best["test_accuracy"], self.history[-1]["test_accuracy"],
-                      self.best["predictions"], best_step=self.best["step"])
+        return {
+            "format": RESULT_FORMAT, "hash": self.config.hash, "config": self.config.to_dict(),
+            "label": self.config.label,
+            "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "counts": self.data.counts,
+                     "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling()},
+            "encoder_weights": self.weights,
+            "environment": {"device": device_name(self.device), "precision": self.precision, "torch": torch.__version__,
+                            "transformers": transformers.__version__, "dnm": __version__,
+                            "threads": torch.get_num_threads(), **({"fleet": self.fleet} if self.fleet > 1 else {})},
+            "title": self.config.title, "k": self.k, "test_accuracy": best["test_accuracy"],
+            "last_test_accuracy": self.history[-1]["test_accuracy"], "best_step": self.best["step"],
+            "history": self.history, "test_predictions": self.best["predictions"], "seconds": round(self.seconds, 3)}
 
 
-def fit(configs: RunConfig | list[RunConfig], data: Dataset | None = None, *, checkpoint: Path | None = None,
-        checkpoint_seconds: float = 60.0, stop: threading.Event | None = None,
-        on_progress: Callable[[Progress], None] | None = None) -> tuple | list[tuple]:
-    """Train one run, or a fleet of runs together, to the end.
+def fit(config: RunConfig, data: Dataset | None = None, **options) -> tuple[dict, Run]:
+    """Train one run to the end: its record, and the run itself at its best validation accuracy.
 
-    Returns the run's record and the run itself, at its best validation accuracy; for a list of configurations, a
-    list of such pairs, with a `DnmError` in the place of a record whose run has failed.
+    ``data`` is the data set, where it is already loaded; ``options`` are those of `train`.
+    """
+    if not config.row.fine_tunes:
+        return fit_frozen(config, data)
+    with own_randomness(options.get("stop")):
+        run = Run(config, data)
+        train(run, **options)
+    return run.result(), run
+
+
+def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float = 60.0,
+          stop: threading.Event | None = None, on_progress: Callable[["Run"], None] = lambda run: None) -> None:
+    """Train to the end; every run that has not failed is then at its best validation accuracy.
 
     Parameters
     ----------
-    configs : one run, or several that may share a fleet (`dnm.fleet.kind`).
-    data : the data set, where it is already loaded.
+    trainer : a `Run`, or what takes steps for several: it has ``members``, ``optimiser``, ``train_step``, ``evaluate``.
     checkpoint : file to save to at most every ``checkpoint_seconds``, and to go on from if it exists.
     stop : when set, a checkpoint is saved after the current step and `Interrupted` raised.
-    on_progress : called for every run after each step and evaluation.
+    on_progress : called with every run after each step.
     """
-    alone = isinstance(configs, RunConfig)
-    configs = [configs] if alone else configs
-    if get_method(configs[0].method).level == "frozen":
-        pairs = [fit_frozen(config, data) for config in configs]
-        return pairs[0] if alone else pairs
-    with own_randomness(stop):
-        runs = [Run(config, data) for config in configs]
-        # On a GPU even a single run is a fleet, of one, for the sake of its graph.
-        graphed = runs[0].device.type == "cuda" and kind(configs[0])
-        trainer = Fleet(runs) if len(runs) > 1 or graphed else runs[0]
-        if checkpoint and checkpoint.exists():
-            checkpoints.load(checkpoint, runs, trainer.optimiser)
-        _train(trainer, runs, checkpoint, checkpoint_seconds, stop, on_progress or (lambda progress: None))
-        for run in runs:
-            if not run.failure:
-                run.restore_best()
-    pairs = [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
-    return pairs[0] if alone else pairs
-
-
-def _train(trainer: "Run | Fleet", runs: list[Run], checkpoint: Path | None, checkpoint_seconds: float,
-           stop: threading.Event | None, tell: Callable[[Progress], None]) -> None:
+    runs = trainer.members
+    if checkpoint and checkpoint.exists():
+        checkpoints.load(checkpoint, runs, trainer.optimiser)
     config, started, saved = runs[0].config, time.perf_counter(), time.perf_counter()
     started -= sum(run.seconds for run in runs)
     while runs[0].step < config.steps and not all(run.failure for run in runs):
         trainer.train_step()
         step = runs[0].step
-        evaluated = step % config.eval_every == 0 or step == config.steps
-        if evaluated:
+        if step % config.eval_every == 0 or step == config.steps:
             trainer.evaluate()
         for run in runs:
             run.seconds = (time.perf_counter() - started) / len(runs)  # a run's share
-            row = run.history[-1] if evaluated and not run.failure else None
-            tell(Progress(run.config, step, run.seconds, run.history, row))
+            on_progress(run)
         stopping = stop is not None and stop.is_set() and step < config.steps
         if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
             try:
@@ -245,9 +219,13 @@ def _train(trainer: "Run | Fleet", runs: list[Run], checkpoint: Path | None, che
                 warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
             saved = time.perf_counter()
         if stopping:
-            kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else \
-                "no checkpoint was asked for"
+            kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else "no checkpoint"
             raise Interrupted(f"stopped at step {step} of {config.steps}: {kept}")
+    with torch.no_grad():
+        for run in (run for run in runs if not run.failure):
+            for name, parameter in run.trained.items():
+                parameter.copy_(run.best["weights"][name])
+            run.model.eval()
 
 
 def fit_frozen(config: RunConfig, data: Dataset | None = None) -> tuple[dict, Run]:
@@ -257,18 +235,13 @@ def fit_frozen(config: RunConfig, data: Dataset | None = None) -> tuple[dict, Ru
     with own_randomness():
         started, run = time.perf_counter(), Run(config, data)
         train = Encoded(run.batches.sentences, run.model.encoder.share_rows, config.max_length, run.device)
-        features = {name: encoded.hidden(run.model.encoder).cpu().numpy()
-                    for name, encoded in (("train", train), *((n, e) for n, (e, _) in run.evaluated.items()))}
-    labels = {name: y.cpu().numpy() for name, (_, y) in run.evaluated.items()}
-    model = LogisticRegression(max_iter=2000).fit(features["train"], run.batches.labels)
-    with torch.no_grad():  # the same scores from the run's own head, so that it predicts and saves like any other
-        weights, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
-        binary = len(weights) == 1
-        run.model.head.fc.weight.copy_(torch.cat([-weights, weights]) / 2 if binary else weights)
-        run.model.head.fc.bias.copy_(torch.cat([-bias, bias]) / 2 if binary else bias)
-    predictions = {name: model.predict(features[name]) for name in labels}
-    row = {"step": 0, "train_loss": None,
-           **{f"{name}_accuracy": float(np.mean(predictions[name] == y)) for name, y in labels.items()}}
+        features = train.hidden(run.model.encoder).cpu().numpy()
+        model = LogisticRegression(max_iter=2000).fit(features, run.batches.labels)
+        with torch.no_grad():  # into the run's own head, so that it predicts and saves like any other
+            weights, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+            binary = len(weights) == 1
+            run.model.head.fc.weight.copy_(torch.cat([-weights, weights]) / 2 if binary else weights)
+            run.model.head.fc.bias.copy_(torch.cat([-bias, bias]) / 2 if binary else bias)
+        run.evaluate()
     run.seconds = time.perf_counter() - started
-    accuracy = row["test_accuracy"]
-    return record(run, [row], accuracy, accuracy, predictions["test"].tolist(), best_step=0), run
+    return run.result(), run

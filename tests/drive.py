@@ -39,7 +39,7 @@ STOPWATCH = """gd => {
 }"""
 
 
-def changed(look: Callable[[], Any], before: Any, seconds: float = 30) -> Any:
+def changed(look: Callable[[], Any], before: Any, seconds: float = 60) -> Any:
     """What is seen once it is no longer what it was."""
     end = time.monotonic() + seconds
     while (now := look()) == before:
@@ -48,7 +48,15 @@ def changed(look: Callable[[], Any], before: Any, seconds: float = 30) -> Any:
     return now
 
 
-def run(context: Any, lab: tuple[str, Path], path: Path, seconds: float = 120) -> Any:
+def moves(look: Callable[[], Any], before: Any, seconds: float = 1) -> bool:
+    """Whether what is seen becomes another soon."""
+    try:
+        return changed(look, before, seconds) != before
+    except AssertionError:
+        return False
+
+
+def run(context: Any, lab: tuple[str, Path], path: Path, seconds: float = 300) -> Any:
     """The page of a notebook whose cells have all run to their end, none with an error."""
     if not (lab[1] / path.name).exists():
         shutil.copy(path, lab[1])

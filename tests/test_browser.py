@@ -18,9 +18,9 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from dnm import plots
-from dnm.parameters import declared
-from dnm.study import execute_all, notebooks, write_report
+from dnm.notebook.batch import notebooks
+from dnm.notebook.page import write_report
+from dnm.plots.page import save
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -82,15 +82,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(lab, browser, tiny_models, tmp_path):
+def opened(lab, browser, small):
     """Opens and runs a notebook with a small encoder and gives its page; at the end, no callback may have failed."""
-    changes = {"encoder": str(tiny_models["bert"]), "store": str(tmp_path / "runs"), "methods": ["plain", "dnm"],
-               "sizes": [50], "seeds": [0, 1], "perplexities": [5, 20], "sentences": 60, "snapshots": 3}
-
     def open_notebook(number: str, **more):
-        known, target = declared(NOTEBOOKS[number]), lab[1] / f"{number}.ipynb"
-        given = {name: value for name, value in (changes | more).items() if name in known}
-        nbformat.write(parameterize_notebook(load_notebook_node(str(NOTEBOOKS[number])), given), target)
+        path, target = NOTEBOOKS[number], lab[1] / f"{number}.ipynb"
+        given = small(path, **{"methods": ["plain", "dnm"]} | more)
+        nbformat.write(parameterize_notebook(load_notebook_node(str(path)), given), target)
         return drive.run(context, lab, target)
 
     with browser.new_context(viewport=drive.SIZE) as context:
@@ -114,16 +111,17 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
     assert twins >= len(CONTROLS[number])
     for n in range(twins):
         plot = drive.figure(page, n, drive.TWIN)
-        places = {json.dumps(drive.drawn(plot))}
-        for share in (0.99, 0.5, 0.01):
+        before = drive.drawn(plot)
+        for share in (0.99, 0.5, 0.01):  # it stands at one of these at most
             drive.slide(plot, share)
-            page.wait_for_timeout(400)
-            places.add(json.dumps(drive.drawn(plot)))
-        assert len(places) > 1, f"the {n}. figure with a slider does not move"
+            if drive.moves(lambda plot=plot: drive.drawn(plot), before):
+                break
+        else:
+            pytest.fail(f"the {n}. figure with a slider does not move")
 
 
-def test_live_training_starts_stops_and_goes_on(opened):
-    page = opened("04", profile="lesson", seeds=[0])
+def test_live_training_starts_stops_and_goes_on(opened, tmp_path):
+    page = opened("04", profile="lesson", seeds=[0], store=str(tmp_path))
     plot = drive.figure(page, 0, drive.WIDGET)
     said, start = page.locator(".widget-html-content").first, page.get_by_role("button", name="Start", exact=True)
 
@@ -139,17 +137,14 @@ def test_live_training_starts_stops_and_goes_on(opened):
     drive.click(page, "Start")
     drive.changed(points, stopped)
     drive.changed(start.is_enabled, False, 60)
-    assert points() == 4 and "1/1 runs" in said.inner_text()  # the lesson profile evaluates four times
+    assert points() == 5 and "1/1 runs" in said.inner_text()  # the lesson profile evaluates five times
 
 
-def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, tiny_models):
-    small = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm"], sizes=[50], seeds=[0],
-                 perplexities=[5], sentences=40, snapshots=2, tables=[8])
-    executed = execute_all(notebooks(), tmp_path / "notebooks", small)
-    assert [path.name for path in executed] == [path.name for path in notebooks()]
-    figures = [output for path in executed for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])
+def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, executed):
+    walked = [executed(path) for path in notebooks()]
+    figures = [output for path in walked for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])
                if "application/vnd.plotly.v1+json" in output.get("data", {})]
-    page, counts, errors = drive.offline(browser, write_report(executed, [], tmp_path / "report.html"))
+    page, counts, errors = drive.offline(browser, write_report(walked, None, tmp_path / "report.html"))
     assert len(counts) == len(figures) >= 25 and all(counts) and errors == []
     assert page.locator("math").count() > 10
     plot = drive.figure(page, 0, drive.TWIN)
@@ -159,9 +154,9 @@ def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, t
 
 
 def test_a_figure_file_draws_with_the_network_off(browser, tmp_path):
-    from dnm.drawings import architecture, playground
+    from dnm.plots.drawings import architecture, playground
 
     for name, figure in {"architecture": architecture(), "playground": playground()}.items():
-        plots.save(figure, tmp_path / name)
+        save(figure, tmp_path / name)
         _, counts, errors = drive.offline(browser, tmp_path / f"{name}.html")
         assert len(counts) == 1 and errors == []

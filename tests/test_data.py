@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import needs_real_data
 
-from dnm import corpus
-from dnm.data import REAL, Split, load_dataset, split_pooled, stratified_order, subset
+from dnm.data import corpus
+from dnm.data.datasets import REAL, Split, load_dataset, split_pooled, stratified_order, subset
 from dnm.errors import DnmError
 
 TABLE_1 = {"subj": (2, 8000, 1000, 1000), "mr": (2, 8528, 1068, 1066), "sst2": (2, 6920, 1821, 872),
@@ -249,7 +249,7 @@ def test_a_damaged_real_data_set_is_refused(tmp_path, monkeypatch):
 @needs_real_data
 def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatch):
     """The Hub is replaced by the files at hand; what is written must load as the same data set."""
-    from dnm import data as module
+    from dnm.data import datasets as module
 
     original, calls = load_dataset("mr"), []
     folder = next(f for f in module.data_folders() if (f / "mr").is_dir())

@@ -6,11 +6,12 @@ import torch
 from transformers import AutoModel
 
 from dnm.config import RunConfig
-from dnm.encoders import Words, build_encoder
+from dnm.data.hub import minilm_folder
+from dnm.encoders import build_encoder
 from dnm.errors import DnmError
-from dnm.hub import minilm_folder
 from dnm.mixing import mix
 from dnm.packing import NOTHING, pack
+from dnm.words import Words
 
 SENTENCES = ["a short one .", "the guide at the other museum was very careful , and we stayed for three hours .",
              "slow .", "although the bread was warm , i had expected the coffee to be superb .", "two of us ."]

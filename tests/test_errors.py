@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from dnm.classifier import Classifier
 from dnm.cli import main
 from dnm.config import RunConfig
 from dnm.errors import DnmError
-from dnm.models import Classifier
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -70,10 +70,10 @@ def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):
 def test_an_unexpected_error_is_one_line_too(monkeypatch, capsys):
     import dnm.cli
 
-    def broken(options):
+    def broken():
         raise ValueError("first line\nsecond line")
 
-    monkeypatch.setattr(dnm.cli, "_list", broken)
+    monkeypatch.setattr(dnm.cli, "show_list", broken)
     assert main(["list"]) == 1
     assert capsys.readouterr().err.startswith("error: ValueError: first line (finished runs are kept")
 
@@ -83,7 +83,7 @@ def test_an_unreachable_hub_is_said_within_seconds(monkeypatch):
 
     import huggingface_hub.constants as constants
 
-    from dnm import hub
+    from dnm.data import hub
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     for name in ("HTTPS_PROXY", "https_proxy"):

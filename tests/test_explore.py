@@ -8,13 +8,17 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from dnm import drawings, explore, selection, widgets
+from dnm import selection
 from dnm.batches import Encoded
+from dnm.classifier import Classifier
 from dnm.errors import DnmError
 from dnm.mixing import pair_softmax
-from dnm.parameters import check, check_injected, declared
-from dnm.store import RunStore
-from dnm.study import notebooks, run_batch
+from dnm.notebook import widgets
+from dnm.notebook.batch import notebooks, run_batch
+from dnm.notebook.parameters import check, check_injected, declared
+from dnm.plots import drawings
+from dnm.runs.store import RunStore
+from dnm.study import explore
 from dnm.training import Run, fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +61,7 @@ def test_word_mixtures_of_weight_one_and_zero_are_the_sentences(run):
     first, second = "the coffee was warm .", "the coffee was cold ."  # of one length, so nothing is padded
     weights = torch.tensor([1.0, 0.0]).view(2, 1, 1)
     mixed = explore.word_mixtures(run, first, second, weights)
-    torch.testing.assert_close(mixed, run.classifier().hidden([first, second]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mixed, Classifier.of(run).hidden([first, second]), atol=1e-5, rtol=1e-5)
 
 
 def test_spread_knows_a_line_a_plane_and_the_distance_from_the_segment():
@@ -89,16 +93,16 @@ def test_the_plane_keeps_the_largest_variance(batch):
 
 def test_mixed_points_are_equation_2_within_batches(batch):
     weight = np.random.default_rng(0).random(batch.hidden.shape[1]).astype("float32")
-    mixed = explore.mixed_points(batch, 2, torch.from_numpy(weight), size=6)
-    assert mixed["nearest"].shape[0] == len(batch.texts) // 6 * 6  # a short last batch is left out
-    few = explore.mixed_points(batch, 5, torch.from_numpy(weight))  # one batch of 12: K = 5 has room
-    assert few["farthest"].shape[:2] == (len(batch.texts), 5)
+    count, points = len(batch.texts), explore.mixtures(batch, 2, torch.from_numpy(weight), size=6)[0]
+    nearest, farthest = points[count:].reshape(2, count // 6 * 6, 2, -1)  # a short last batch is left out
+    few, groups, texts = explore.mixtures(batch, 5, torch.from_numpy(weight))  # one batch of 12: K = 5 has room
+    assert len(few) == len(groups) == len(texts) == count + 2 * 5 * count and texts[-1] == f"(mixed) {batch.texts[-1]}"
     h = batch.hidden.numpy()[6:12]
     cosines = unit(h) @ unit(h).T
-    for name, sign in (("nearest", -1), ("farthest", 1)):
+    for mixed, sign in ((nearest, -1), (farthest, 1)):
         scores = sign * cosines + np.where(np.eye(6), np.inf, 0)
         partner = h[np.argsort(scores, axis=1, kind="stable")[:, :2]]
-        np.testing.assert_allclose(mixed[name][6:12], weight * h[:, None] + (1 - weight) * partner, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(mixed[6:12], weight * h[:, None] + (1 - weight) * partner, rtol=1e-4, atol=1e-5)
 
 
 def test_following_the_policies_trains_the_same_run_as_fit(tiny):
@@ -233,7 +237,7 @@ def test_widgets_redraw_in_place(run, batch):
     assert explorer.figure.data[2].x != before
     np.testing.assert_array_equal(explorer.figure.data[2].x, explorer.draw(5, 2).data[2].x)
     assert "sentence 5" in explorer.figure.layout.title.text
-    box = widgets.sentence_box(run.classifier(), batch, batch.texts[0])
+    box = widgets.sentence_box(Classifier.of(run), batch, batch.texts[0])
     assert box.figure.data[1].x[0] == pytest.approx(1, abs=1e-4)  # it is among the known ones
     box.controls["sentence"].value = ""
     assert batch.texts[0][:20] in box.figure.layout.title.text

@@ -14,11 +14,10 @@ from reference import dnm_loss
 from transformers import AutoModel
 
 from dnm.errors import DnmError
-from dnm.fleet import Fleet, fleets, kind
-from dnm.packing import NOTHING, pack_alike, usual_shape
-from dnm.runs import run_all
-from dnm.store import RunStore
-from dnm.sweep import sweep
+from dnm.packing import NOTHING, pack_alike
+from dnm.runs.fleet import Fleet, fit_fleet, fleets, kind, usual_shape
+from dnm.runs.scheduler import RunsFailed, run_all
+from dnm.runs.store import RunStore
 from dnm.training import Interrupted, Run, fit
 
 SENTENCE_LEVEL = ["plain", "dnm", "dnm", "senmixup", "dnm-fiw", "dnm-k1", "dnm-no-dnm", "dnm-no-dss", "dnm-random"]
@@ -48,7 +47,7 @@ def test_a_member_without_dropout_is_the_run_alone(tiny, methods, settings):
     """Losses, policies, predictions of every evaluation, and the parameters at the end."""
     configs = members(tiny, methods, dropout=0.0, **settings)
     assert len({kind(config) for config in configs}) == 1
-    alone, together = [fit(config) for config in configs], fit(configs)
+    alone, together = [fit(config) for config in configs], fit_fleet(configs)
     for (record, run), (fleet_record, fleet_run) in zip(alone, together, strict=True):
         for row, fleet_row in zip(record["history"], fleet_record["history"], strict=True):
             assert row == pytest.approx(fleet_row, rel=1e-5, abs=1e-5)
@@ -65,7 +64,7 @@ def test_a_member_without_dropout_is_the_run_alone(tiny, methods, settings):
 
 def test_members_are_the_runs_alone_beyond_one_window_of_inputs(tiny, monkeypatch):
     """Windows of four steps, the last one shorter; and a shape too small, so that some windows need another."""
-    from dnm import fleet
+    from dnm.runs import fleet
 
     monkeypatch.setattr(fleet, "WINDOW", 4)
     configs = members(tiny, ["dnm", "plain"], dropout=0.0, steps=10, eval_every=5, n_train=60)
@@ -73,7 +72,7 @@ def test_members_are_the_runs_alone_beyond_one_window_of_inputs(tiny, monkeypatc
     for shape in (None, (2, 8)):
         if shape:
             monkeypatch.setattr(fleet, "usual_shape", lambda *_: (2, 8))
-        for record, (fleet_record, _) in zip(alone, fit(configs), strict=True):
+        for record, (fleet_record, _) in zip(alone, fit_fleet(configs), strict=True):
             for row, fleet_row in zip(record["history"], fleet_record["history"], strict=True):
                 assert row == pytest.approx(fleet_row, rel=1e-4, abs=1e-4)
                 assert fleet_record["environment"]["fleet"] == 2
@@ -101,7 +100,7 @@ def test_a_member_agrees_with_an_eager_loop_on_the_unmodified_encoder(tiny, tiny
     configs = members(tiny, ["dnm", "dnm"], dropout=0.0)
     fleet = Fleet([Run(config) for config in configs])
     found = dict(zip(fleet.encoder, gradients(fleet), strict=False))
-    for i, run in enumerate(fleet.runs):
+    for i, run in enumerate(fleet.members):
         model, hidden = AutoModel.from_pretrained(tiny_models["bert"]).eval(), []
         for position in run.batches(0):
             ids = torch.from_numpy(run.batches.sentences[position]).unsqueeze(0)
@@ -119,9 +118,9 @@ def test_a_member_agrees_with_an_eager_loop_on_the_unmodified_encoder(tiny, tiny
 
 def test_replacing_a_member_leaves_the_others_bitwise_alike(tiny):
     configs = members(tiny, ["dnm", "plain", "dnm-fow", "senmixup"], dropout=0.1)
-    first = fit(configs)
+    first = fit_fleet(configs)
     configs[1] = tiny(method="dnm", seed=77, k=2, dropout=0.1)
-    second = fit(configs)
+    second = fit_fleet(configs)
     for i in (0, 2, 3):
         assert essence(first[i][0]) == essence(second[i][0])
     assert first[1][0]["history"] != second[1][0]["history"]
@@ -129,7 +128,7 @@ def test_replacing_a_member_leaves_the_others_bitwise_alike(tiny):
 
 def test_a_member_whose_loss_is_no_number_fails_alone(tiny, tmp_path, monkeypatch):
     configs = members(tiny, ["dnm"] * 3)
-    healthy = fit(configs)
+    healthy = fit_fleet(configs)
     begin = Run.__init__
 
     def poisoned(self, config, data=None):
@@ -138,26 +137,28 @@ def test_a_member_whose_loss_is_no_number_fails_alone(tiny, tmp_path, monkeypatc
             self.model.head.fc.weight.data.fill_(float("nan"))
 
     monkeypatch.setattr(Run, "__init__", poisoned)
-    records, errors = sweep(configs, RunStore(tmp_path), jobs=1, fleet=3)
+    with pytest.raises(RunsFailed) as failed:
+        run_all(configs, RunStore(tmp_path), workers=1, fleet=3)
+    records, errors = failed.value.records, failed.value.errors
     assert [essence(r) for r in records] == [json.loads(json.dumps(essence(healthy[i][0]))) for i in (0, 2)]
     assert list(errors) == [configs[1].hash] and "no longer a finite number" in errors[configs[1].hash]
-    both = fit([configs[1], configs[1].with_(method="plain")])
+    both = fit_fleet([configs[1], configs[1].with_(method="plain")])
     assert all(isinstance(record, DnmError) and run.step == 3 for record, run in both)  # nothing is left to train
 
 
 def test_a_fleet_stopped_or_killed_goes_on_bitwise(tiny, tmp_path):
     configs = members(tiny, ["dnm", "plain", "dnm-fiw"], steps=40, eval_every=10, dropout=0.1, precision="auto")
-    expected = [json.loads(json.dumps(essence(record))) for record, _ in fit(configs)]
+    expected = [json.loads(json.dumps(essence(record))) for record, _ in fit_fleet(configs)]
     (tmp_path / "configs.json").write_text(json.dumps([config.to_dict() for config in configs]))
     script = tmp_path / "train.py"
     script.write_text("""
 import json, sys
 from pathlib import Path
 from dnm.config import RunConfig
-from dnm.training import fit
+from dnm.runs.fleet import fit_fleet, usual_shape
 here = Path(sys.argv[1])
 configs = [RunConfig.create(**config) for config in json.loads((here / "configs.json").read_text())]
-pairs = fit(configs, checkpoint=here / "c.safetensors", checkpoint_seconds=0, on_progress=lambda p: print(p.step, flush=True))
+pairs = fit_fleet(configs, checkpoint=here / "c.safetensors", checkpoint_seconds=0, on_progress=lambda p: print(p.step, flush=True))
 (here / "results.json").write_text(json.dumps([record for record, _ in pairs]))
 """)
     rng, kills = random.Random(time.time_ns()), 0
@@ -174,7 +175,7 @@ pairs = fit(configs, checkpoint=here / "c.safetensors", checkpoint_seconds=0, on
     subprocess.run([sys.executable, script, tmp_path], check=True, stdout=subprocess.DEVNULL)
     assert [essence(record) for record in json.loads((tmp_path / "results.json").read_text())] == expected
     with pytest.raises(DnmError, match="belongs to another run"):
-        fit(configs[::-1], checkpoint=tmp_path / "c.safetensors")
+        fit_fleet(configs[::-1], checkpoint=tmp_path / "c.safetensors")
 
 
 def test_accuracy_of_fleet_and_single_runs_agrees_within_noise(tiny):
@@ -182,7 +183,7 @@ def test_accuracy_of_fleet_and_single_runs_agrees_within_noise(tiny):
     configs = [tiny(method="plain", seed=seed, n_train="all", steps=100, batch_size=20, eval_every=100, eval_limit=0, dropout=0.1)
                for seed in range(5)]
     alone, together = (np.array([record["test_accuracy"] for record, _ in pairs])
-                       for pairs in ([fit(config) for config in configs], fit(configs)))
+                       for pairs in ([fit(config) for config in configs], fit_fleet(configs)))
     assert min(alone.min(), together.min()) > 0.6 and not np.array_equal(alone, together)
     assert abs((alone - together).mean()) < 2 * alone.std() / 5 ** 0.5
 
@@ -203,22 +204,22 @@ def test_which_runs_share_a_fleet(tiny):
 def test_the_store_takes_fleets_apart(tiny, tmp_path):
     """Finished members are reused, the others trained together; every run has its own file; a stopped fleet goes on."""
     configs, store = members(tiny, ["dnm", "plain", "dnm", "senmixup"]), RunStore(tmp_path)
-    run_all(configs[:1], store)
+    run_all(configs[:1], store, workers=1)
     states, events = [], []
-    records = run_all(configs, store, fleet=8, on_status=lambda s: (states.append((s.reused, s.trained)), events.append(s.line)))
+    records = run_all(configs, store, workers=1, fleet=8, on_status=lambda s: (states.append((s.reused, s.trained)), events.append(s.line)))
     assert states[-1] == (1, 3) and [r["hash"] for r in records] == [c.hash for c in configs]
-    assert [essence(r) for r in records[1:]] == [essence(r) for r, _ in fit(configs[1:])]
+    assert [essence(r) for r in records[1:]] == [essence(r) for r, _ in fit_fleet(configs[1:])]
     assert sorted(p.name for p in tmp_path.glob("[!.]*")) == sorted(f"{c.hash}.json" for c in configs)
 
     import threading
     more, stop = members(tiny, ["dnm", "plain"], steps=8, eval_every=4), threading.Event()
     with pytest.raises(Interrupted):
-        run_all(more, store, fleet=2, stop=stop, on_status=lambda s: stop.set() if s.step >= 3 else None)
+        run_all(more, store, workers=1, fleet=2, stop=stop, on_status=lambda s: stop.set() if s.step >= 3 else None)
     assert store.checkpoint_path(*more).exists()
     notes = []
-    resumed = run_all(more, store, fleet=2, on_status=lambda s: notes.append(list(s.notes)))
+    resumed = run_all(more, store, workers=1, fleet=2, on_status=lambda s: notes.append(list(s.notes)))
     assert "goes on from its checkpoint" in notes[-1][0] and not store.checkpoint_path(*more).exists()
-    assert [essence(r) for r in resumed] == [essence(r) for r, _ in fit(more)]
+    assert [essence(r) for r in resumed] == [essence(r) for r, _ in fit_fleet(more)]
 
 
 def test_one_shape_holds_every_batch_word_for_word():
@@ -262,6 +263,6 @@ def test_graph_replay_equals_eager_step_by_step(tiny, methods, dropout):
 def test_a_member_on_a_gpu_is_the_run_alone_on_the_cpu(tiny):
     configs = members(tiny, ["dnm", "plain"], dropout=0.0)
     alone = [fit(config.with_(device="cpu"))[0] for config in configs]
-    for record, (fleet_record, _) in zip(alone, fit([config.with_(device="cuda") for config in configs]), strict=True):
+    for record, (fleet_record, _) in zip(alone, fit_fleet([config.with_(device="cuda") for config in configs]), strict=True):
         for row, fleet_row in zip(record["history"], fleet_record["history"], strict=True):
             assert row["train_loss"] == pytest.approx(fleet_row["train_loss"], rel=1e-3)

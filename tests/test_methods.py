@@ -102,10 +102,10 @@ def test_functions_take_leading_dimensions():
 def test_a_weight_of_one_or_zero_gives_one_of_the_two_exactly():
     a, b = torch.randn(4, D), torch.randn(4, D)
     assert torch.equal(mixing.mix(a, b, 1.0), a) and torch.equal(mixing.mix(a, b, 0.0), b)
-    scores, first, second = torch.randn(4, C), torch.tensor([0, 1, 2, 0]), torch.tensor([2, 2, 1, 1])
+    scores, first, second = torch.randn(4, 1, C), torch.tensor([[0], [1], [2], [0]]), torch.tensor([[2], [2], [1], [1]])
     for weight, label in ((1.0, first), (0.0, second)):
         torch.testing.assert_close(mixing.mixed_cross_entropy(scores, first, second, weight),
-                                   torch.nn.functional.cross_entropy(scores, label))
+                                   torch.nn.functional.cross_entropy(scores.squeeze(1), label.squeeze(1)))
 
 
 def test_the_two_policies_of_a_pair_sum_to_one():

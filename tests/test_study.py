@@ -5,21 +5,22 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 import warnings
 
 import numpy as np
 import pytest
-from conftest import needs_real_data
+from conftest import needs_real_data, solutions
 
-from dnm import plots, report
-from dnm.batches import limited
-from dnm.data import load_dataset
+from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
-from dnm.parameters import declared
-from dnm.runs import grid, run_all
-from dnm.store import RunStore
-from dnm.study import execute, mathml, notebooks, run_batch, write_report
+from dnm.notebook.batch import execute, notebooks, run_batch
+from dnm.notebook.page import mathml, write_report
+from dnm.plots import charts, page
+from dnm.runs.plan import grid
+from dnm.runs.results import frame, load
+from dnm.runs.scheduler import run_all
+from dnm.runs.store import RunStore
+from dnm.study import tables
 from dnm.training import fit
 
 TRAINING = next(path for path in notebooks() if "training" in path.name)
@@ -34,7 +35,7 @@ def records(tiny):
 
 
 def test_the_summary_agrees_with_numpy(records):
-    table = report.summary(records).set_index("method")
+    table = tables.summary(frame(records)).set_index("method")
     accuracy = {m: np.array([100 * r["test_accuracy"] for r in records if r["config"]["method"] == m])
                 for m in ("plain", "dnm", "logreg")}
     for method, values in accuracy.items():
@@ -49,57 +50,57 @@ def test_the_summary_agrees_with_numpy(records):
 def test_runs_of_different_settings_are_never_averaged(records):
     other = json.loads(json.dumps(records[0]))
     other["environment"]["precision"] = "bfloat16"
-    table = report.summary([*records, other])
+    table = tables.summary(frame([*records, other]))
     assert sorted(table[table.method == "plain"].runs) == [1, 3]
 
 
 def test_a_single_run_has_no_error(records):
-    table = report.readable(report.summary(records[:1]))
+    table = tables.readable(tables.summary(frame(records[:1])))
     assert "±" not in table["accuracy (%)"].iloc[0]
 
 
 def test_figures_draw_the_records(records, tmp_path):
-    figure = plots.learning_curves(records)
+    figure = charts.learning_curves(frame(records))
     lines = {trace.name: trace for trace in figure.data if trace.name and trace.showlegend}
     history = [r["history"] for r in records if r["config"]["method"] == "dnm"]
     expected = 100 * np.mean([[row["test_accuracy"] for row in h] for h in history], axis=0)
     np.testing.assert_allclose(lines["DNM"].y, expected)
     assert set(lines) == {"Plain fine-tuning", "DNM"}  # logistic regression has no steps
-    dots = [t for t in plots.accuracies(records).data if t.mode == "markers"]
+    dots = [t for t in charts.accuracies(frame(records)).data if t.mode == "markers"]
     assert sorted(x for t in dots for x in t.x) == sorted(100 * r["test_accuracy"] for r in records)
     counts = np.array([[5, 1], [2, 8]])
-    heat = plots.confusion(counts, ["<b>no</b>", "yes"], "t").data[0]
+    heat = charts.confusion(counts, ["<b>no</b>", "yes"], "t").data[0]
     np.testing.assert_allclose(heat.z, counts / counts.sum(axis=1, keepdims=True))
     assert heat.x[0] == "&lt;b&gt;no&lt;/b&gt;"
-    for path in plots.save(figure, tmp_path / "curves"):
+    for path in page.save(figure, tmp_path / "curves"):
         assert path.stat().st_size > 10_000
-    page = (tmp_path / "curves.html").read_text()
-    assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", page)
+    text = (tmp_path / "curves.html").read_text()
+    assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", text)
 
 
-@pytest.mark.skipif(not plots.chromium(), reason="no Chromium on this machine: figures are HTML only")
+@pytest.mark.skipif(not page.chromium(), reason="no Chromium on this machine: figures are HTML only")
 def test_png_where_a_chromium_is_found(records, tmp_path):
-    paths = plots.save(plots.accuracies(records), tmp_path / "accuracy")
+    paths = page.save(charts.accuracies(frame(records)), tmp_path / "accuracy")
     assert [p.suffix for p in paths] == [".html", ".png"] and paths[1].read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("browser, said", [("", "no Chromium found"), ("/bin/false", "draws no PNG")])
 def test_without_a_chromium_that_draws_figures_are_html_and_it_is_said(records, tmp_path, monkeypatch, capsys, browser, said):
     monkeypatch.setenv("BROWSER_PATH", browser)
-    monkeypatch.setattr(plots.shutil, "which", lambda name: None)
-    plots.chromium.cache_clear()
-    paths = report.write_figures(records, tmp_path)
-    plots.chromium.cache_clear()
+    monkeypatch.setattr(page.shutil, "which", lambda name: None)
+    page.chromium.cache_clear()
+    paths = tables.write_figures(frame(records), tmp_path)
+    page.chromium.cache_clear()
     assert {p.suffix for p in paths} == {".html"} and said in capsys.readouterr().out
 
 
 def test_mistakes_are_the_sentences_most_runs_got_wrong_and_are_escaped(records):
     test = limited(load_dataset("builtin"), "test", 40)
     wrong = (np.array([r["test_predictions"] for r in records]) != test.labels).mean(axis=0)
-    table = report.mistakes(records, test, rows=5)
+    table = tables.mistakes(frame(records), test, rows=5)
     assert [test.texts.index(s) for s in table.sentence] == list(np.argsort(-wrong, kind="stable")[:5])
     table.loc[0, "sentence"] = "<script>alert(1)</script>"
-    assert "<script>" not in report.as_html(table).to_html()
+    assert "<script>" not in page.table_html(table).to_html()
 
 
 def test_formulas_become_mathml_and_code_stays():
@@ -115,7 +116,7 @@ def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(rec
     assert (tmp_path / "out" / "results.md").read_text().count("\n| ") == 5
     with pytest.raises(DnmError, match="no finished runs"):
         (tmp_path / "empty").mkdir()
-        report.load_records(tmp_path / "empty")
+        load(tmp_path / "empty")
 
 
 def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
@@ -163,60 +164,69 @@ def test_papermill_from_the_root_and_from_elsewhere(tmp_path, where, tiny_models
         (dataset[1], "plain", 50), (dataset[1], "dnm", 50), (dataset[1], "dnm", "all"), (dataset[1], "nonlinearmixup", "all")}
 
 
+@pytest.fixture(scope="module")
+def kernel():
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3")
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize("name, value, message", [("dataset", "sbj", "did you mean 'subj'"), ("methods", "dmn", "dnm"),
                                                   ("sizes", "few", "n_train must be"), ("datset", "subj", "did you mean 'dataset'"), ("seeds", "a,b", "whole numbers"),
                                                   ("profile", "quik", "quick"), ("encoder", "lstmm/", "unknown encoder")])
-def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, name, value, message):
-    done, _ = run_papermill(tmp_path, tmp_path, (name, value))
-    assert done.returncode != 0 and message in done.stderr
+def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, kernel, name, value, message):
+    """Injected by papermill; the cells run in one kernel for all of these tests, which forgets one before the next."""
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    notebook = parameterize_notebook(load_notebook_node(str(TRAINING)), {name: value, "store": str(tmp_path / "runs")})
+    kernel.execute_interactive("get_ipython().reset(new_session=True)", timeout=60)
+    for source in [cell.source for cell in notebook.cells if cell.cell_type == "code"]:
+        reply = kernel.execute_interactive(source, timeout=120, output_hook=lambda message: None)["content"]
+        if reply["status"] == "error":
+            break
+    assert reply["status"] == "error" and reply["ename"] == "DnmError" and message in reply["evalue"]
     assert not list(tmp_path.glob("runs/*.json"))
 
 
-def test_the_study_executes_with_progress_and_reports_offline(tmp_path, tiny_models, capsys):
-    wanted = dict(methods=["plain", "logreg"], sizes=[50], seeds=[0], encoder=str(tiny_models["bert"]), profile="smoke",
-                  store=str(tmp_path / "runs"))
-    executed = execute(TRAINING, tmp_path / TRAINING.name, wanted)
-    assert "widgets" not in json.loads(executed.read_text())["metadata"]
-    configs = grid(wanted["methods"], [0], "smoke", encoder=wanted["encoder"])
-    records = run_all(configs, RunStore(tmp_path / "runs"))  # all there: nothing trains
-    page = write_report([executed], records, tmp_path / "report.html").read_text()
-    assert page.count("plotly-graph-div") >= 5 and "Plain fine-tuning" in page
-    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page)
+def test_a_wrong_parameter_at_papermills_own_command_line(tmp_path):
+    done, _ = run_papermill(tmp_path, tmp_path, ("datset", "subj"))
+    assert done.returncode != 0 and "did you mean 'dataset'" in done.stderr
+    assert not list(tmp_path.glob("runs/*.json"))
+
+
+def test_the_study_executes_and_reports_offline(tmp_path, executed, runs, tiny_models):
+    done, status = executed(TRAINING), []
+    assert "widgets" not in json.loads(done.read_text())["metadata"]
+    configs = grid(["plain", "logreg"], [0], "smoke", encoder=str(tiny_models["bert"]))
+    records = run_all(configs, runs, on_status=status.append)
+    assert status[-1].reused == 2 and status[-1].trained == 0  # all there: nothing trains
+    text = write_report([done], frame(records), tmp_path / "report.html").read_text()
+    assert text.count("plotly-graph-div") >= 5 and "Plain fine-tuning" in text
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", text)
     with pytest.raises(DnmError, match="unknown parameter of 04_training.ipynb 'method'; did you mean 'methods'"):
         execute(TRAINING, tmp_path / "never.ipynb", {"method": "plain"})
     with pytest.raises(DnmError, match="seeds must be list"):
         execute(TRAINING, tmp_path / "never.ipynb", {"seeds": 1.5})
     assert not (tmp_path / "never.ipynb").exists()
-    damaged = json.loads(executed.read_text())
+    damaged = json.loads(done.read_text())
     damaged["cells"][2]["source"] = damaged["cells"][4]["source"] = ["raise ValueError('on purpose')"]
     (tmp_path / "bad.ipynb").write_text(json.dumps(damaged))
     with pytest.raises(DnmError, match="ValueError: on purpose"):
         execute(tmp_path / "bad.ipynb", tmp_path / "bad_out.ipynb", {})
 
 
-SOLUTION = re.compile(r"<summary>Solution</summary>\n\n +```python\n(.+?)\n +```", flags=re.S)
-
-
 @pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
-def test_the_exercises_solutions_run(path, tmp_path, tiny_models):
+def test_the_exercises_solutions_run(path, executed):
     """A copy of the notebook with its folded solutions as cells, on small settings."""
-    notebook = json.loads(path.read_text())
-    text = "".join(notebook["cells"][-1]["source"])
-    template = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not cell["metadata"].get("tags"))
-    solutions = [textwrap.dedent(code) for code in SOLUTION.findall(text)]
-    assert len(solutions) >= 3
-    for number, code in enumerate(solutions):
-        notebook["cells"].append({**template, "id": f"solution{number}", "source": code, "outputs": [], "execution_count": None})
-    (tmp_path / path.name).write_text(json.dumps(notebook))
-    executed = execute(tmp_path / path.name, tmp_path / "out" / path.name, small(path, tmp_path, tiny_models))
-    done = json.loads(executed.read_text())["cells"][-len(solutions):]
+    codes = solutions(path)
+    assert len(codes) >= 3
+    done = json.loads(executed(path).read_text())["cells"][-len(codes):]
+    assert ["".join(cell["source"]) for cell in done] == codes
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
-
-
-def small(path, tmp_path, tiny_models) -> dict:
-    wanted = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm", "logreg"], sizes=[50],
-                  seeds=[0, 1], perplexities=[5, 20], sentences=60, snapshots=3, tables=[8], draws=30)
-    return {name: value for name, value in wanted.items() if name in declared(path)}
 
 
 @needs_real_data

@@ -1,0 +1,143 @@
+"""What `dnm bench` measures the study against: `transformers.Trainer`, at its defaults and tuned, and a plain loop.
+
+All start from the same weights and see the same training sentences, with AdamW at a constant rate without weight decay
+or clipping. They pad each batch to its longest sentence, as the library does. None is compiled or captured as a graph.
+Each has ``train(count)``, the seconds of so many steps after a first one, and ``evaluate(1)``, those of an evaluation.
+"""
+
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import transformers as hf
+
+from dnm.batches import Batches
+from dnm.data.datasets import dataset_of, limited, subset
+from dnm.data.hub import model_folder
+from dnm.errors import DnmError
+from dnm.model import resolve_device
+from dnm.words import Tokenizer
+
+
+def now(device: torch.device) -> float:
+    """The time, once the device has done all it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """How long the device takes for that."""
+    started = now(device)
+    work()
+    return now(device) - started
+
+
+def most_memory() -> int:
+    """The most bytes that this process has held, on the GPU where it uses one."""
+    import resource
+    status = Path("/proc/self/status")  # Linux's, where the other figure can be the parent's
+    held = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text()).group(1)) if status.exists() else 0
+    return torch.cuda.max_memory_allocated() or held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def trainer(run, tuned: bool = False) -> SimpleNamespace:
+    """`transformers.Trainer`, at its defaults with dynamic padding, on the run's batches in the run's order.
+
+    ``tuned`` groups sentences by length (so the order is its own), logs nothing, does not look for NaN after each step
+    and evaluates 64 sentences at a time.
+    """
+    if not hf.utils.is_accelerate_available():
+        raise DnmError("the benchmark's rival needs accelerate: run `pip install dnm[bench]`")
+    hf.utils.logging.set_verbosity_error()
+    hf.utils.logging.disable_progress_bar()
+    (model, collate), (train, held_out) = _start(run), _examples(run)
+    settings = dict(train_sampling_strategy="group_by_length", logging_strategy="no", logging_nan_inf_filter=False,
+                    per_device_eval_batch_size=64) if tuned else {}
+    arguments = hf.TrainingArguments(
+        output_dir=tempfile.gettempdir(), per_device_train_batch_size=run.config.batch_size,
+        learning_rate=run.config.lr, lr_scheduler_type="constant", max_steps=10 ** 6, max_grad_norm=0.0,
+        bf16=run.precision == "bfloat16", save_strategy="no", report_to=[], disable_tqdm=True,
+        use_cpu=run.device.type == "cpu", dataloader_pin_memory=run.device.type == "cuda", **settings)
+
+    class Clock(hf.TrainerCallback):
+        def train(self, count: int) -> float:
+            self.times, self.count = [], count
+            fitted.train()
+            return self.times[-1] - self.times[0]
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step in (1, 1 + self.count):  # nobody waits for the device in between
+                self.times.append(now(run.device))
+            control.should_training_stop = state.global_step > self.count
+
+    clock = Clock()
+    fitted = hf.Trainer(model=model, args=arguments, train_dataset=train, data_collator=collate, callbacks=[clock])
+    fitted.remove_callback(hf.PrinterCallback)
+    if not tuned:
+        fitted._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(train)
+    return SimpleNamespace(train=clock.train,
+                           evaluate=lambda *_: seconds(run.device, lambda: fitted.evaluate(held_out)))
+
+
+def loop(run) -> SimpleNamespace:
+    """A plain PyTorch loop: pad the batch, forward, backward, step."""
+    (model, collate), (examples, held_out), size = _start(run), _examples(run), run.batches.size
+    optimiser = torch.optim.AdamW(model.to(run.device).parameters(), lr=run.config.lr, weight_decay=0.0, fused=True)
+    batches = [examples[start:start + size] for start in range(0, len(examples), size)]
+
+    @torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16")
+    def forward(examples: list[dict]):
+        return model(**collate(examples).to(run.device))
+
+    def step(number: int) -> None:
+        forward(batches[number % len(batches)]).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    def train(count: int) -> float:
+        model.train()
+        step(0)
+        return seconds(run.device, lambda: [step(number) for number in range(1, 1 + count)])
+
+    @torch.no_grad()
+    def predict() -> None:
+        model.eval()
+        for first in range(0, len(held_out), 64):
+            forward(held_out[first:first + 64]).logits.argmax(-1).tolist()
+
+    return SimpleNamespace(train=train, evaluate=lambda *_: seconds(run.device, predict))
+
+
+def whole_run(config) -> None:
+    """One run of the Trainer from loading to the last evaluation, on the run's schedule."""
+    data, tokenizer = dataset_of(config), Tokenizer(model_folder(config.encoder), config.max_length)
+    train = data.train.take(subset(data, config.n_train, config.seed))
+    device, dtype = resolve_device(config)
+    rival = trainer(SimpleNamespace(  # what it needs of a run, without a model of ours
+        config=config, data=data, batches=Batches(tokenizer(train.texts), train.labels, config), tokenizer=tokenizer,
+        device=device, precision="bfloat16" if dtype else "float32"))
+    for start in range(0, config.steps, config.eval_every):
+        rival.train(min(config.eval_every, config.steps - start) - 1)
+        rival.evaluate()
+
+
+def _start(run) -> tuple:
+    folder, count = model_folder(run.config.encoder), len(run.data.label_names)
+    model = hf.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=count, dtype=torch.float32)
+    return model, hf.DataCollatorWithPadding(hf.AutoTokenizer.from_pretrained(folder))
+
+
+def _examples(run) -> list[list[dict]]:
+    """The training sentences in the order of the run's batches, and all held-out ones."""
+    order = np.concatenate([run.batches(step) for step in range(min(run.batches.per_epoch, 400))])
+    held_out = [limited(run.data, name, run.config.eval_limit) for name in ("validation", "test")]
+    words = [run.batches.sentences[i] for i in order], run.tokenizer([*held_out[0].texts, *held_out[1].texts])
+    labels = run.batches.labels[order], np.concatenate([split.labels for split in held_out])
+    return [[{"input_ids": sentence.tolist(), "labels": int(label)} for sentence, label in zip(*pairs, strict=True)]
+            for pairs in zip(words, labels, strict=True)]

@@ -1,0 +1,281 @@
+"""Sentences in: the four real data sets, the built-in corpus and files of one's own.
+
+`load_dataset` returns the same `Dataset` whatever the source; `subset` draws the nested low-resource
+training sets. Taught in notebook 04.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from dnm.config import DATASETS, FILE_SUFFIXES, RunConfig
+from dnm.data import corpus
+from dnm.data.files import SPLITS, read_folder, read_rows
+from dnm.data.hub import reachable
+from dnm.disk import write_atomically
+from dnm.errors import DnmError, project_root, unknown
+
+# Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
+# no fixed split of these sizes, so the split is ours.
+REAL = {
+    "subj": dict(source="SetFit/subj", pooled=True, sizes=(8000, 1000, 1000), labels=("objective", "subjective")),
+    "mr": dict(source="cornell-movie-review-data/rotten_tomatoes", pooled=True, sizes=(8528, 1066, 1068),
+               labels=("negative", "positive")),
+    "sst2": dict(source="SetFit/sst2", pooled=False, sizes=(6920, 872, 1821), labels=("negative", "positive")),
+    "sst1": dict(source="SetFit/sst5", pooled=False, sizes=(8544, 1101, 2210),
+                 labels=("very negative", "negative", "neutral", "positive", "very positive")),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sentences and their class numbers, ``[n]`` each; ``probabilities`` ``[n, c]`` for the built-in corpus."""
+
+    texts: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, index) -> "Split":
+        index = np.asarray(index, dtype=int)
+        chosen = None if self.probabilities is None else self.probabilities[index]
+        return Split([self.texts[i] for i in index], self.labels[index], chosen)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits, the classes' names, and where the sentences came from."""
+
+    name: str
+    label_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    source: str
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self):
+        # The order of training rows never matters; that of test rows does, to the predictions kept for them.
+        rows = [list(zip(split.texts, split.labels.tolist(), strict=True))
+                for split in (self.train, self.validation, self.test)]
+        digest = hashlib.sha256(json.dumps([sorted(rows[0]), *rows[1:]]).encode())
+        object.__setattr__(self, "fingerprint", digest.hexdigest()[:16])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {split: len(getattr(self, split)) for split in SPLITS}
+
+    def ceiling(self, split: str = "test") -> float | None:
+        """The best possible expected accuracy, where p(y | sentence) is known; else None."""
+        known = getattr(self, split).probabilities
+        return None if known is None else float(known.max(axis=1).mean())
+
+
+@lru_cache(maxsize=8)
+def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Dataset:
+    """A data set by name, or from a file or folder of one's own.
+
+    Named sets are looked for in ``$DNM_DATA_DIR``, then ``data/``, then on the Hugging Face Hub. A single
+    file is split 80/10/10 (train/validation/test); a folder holds ``train`` and optionally ``validation``
+    and ``test`` files, and what is missing is taken from the training sentences.
+
+    Raises
+    ------
+    DnmError : nothing found, a missing column, an empty text, undecodable bytes, one class only.
+    """
+    if name in corpus.LABELS:
+        built = corpus.build(name)
+        splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s]))
+                  for s in SPLITS]
+        return Dataset(name, corpus.LABELS[name], *splits, source="built-in grammar")
+    if name in REAL:
+        for folder in data_folders():
+            if (folder / name).is_dir():
+                return _real(name, read_folder(folder / name), source="files")
+        return _real(name, from_hub(name), source=f"Hugging Face Hub, {REAL[name]['source']}")
+    path = Path(name)
+    if not path.exists():
+        raise DnmError(f"no such data file or folder: {path} (named data sets: {', '.join(DATASETS)})")
+    if path.is_file() and path.suffix not in FILE_SUFFIXES:
+        raise DnmError(f"cannot read {path.name}: use one of {', '.join(FILE_SUFFIXES)}")
+    tables = {"all": read_rows(path, text_column, label_column)} if path.is_file() else \
+        read_folder(path, text_column, label_column)
+    return _own(path, tables)
+
+
+def dataset_of(config: RunConfig) -> Dataset:
+    """The data set of a run."""
+    return load_dataset(config.dataset, config.text_column, config.label_column)
+
+
+def data_folders() -> list[Path]:
+    """Where named data sets are looked for, in this order."""
+    folders = [Path(os.environ["DNM_DATA_DIR"]).expanduser()] if os.environ.get("DNM_DATA_DIR") else []
+    return [*folders, project_root() / "data"]
+
+
+# ---------------------------------------------------------------- splits and subsets
+
+def subset(data: Dataset, n: int | str, seed: int) -> np.ndarray:
+    """Indices of a stratified training subset, a function of data set, size and seed alone.
+
+    Subsets of one seed are nested: the first 50 of the 200 are the 50.
+    """
+    return stratified_order(data.train.texts, data.train.labels, f"{data.name} subset {seed}")[:subset_size(data, n)]
+
+
+def subset_size(data: Dataset, n: int | str) -> int:
+    """``n`` as a number; a `DnmError` where there are fewer training sentences, or more classes."""
+    count, classes = len(data.train), len(data.label_names)
+    n = count if n == "all" else n
+    if n > count:
+        raise DnmError(f"{data.name} has {count} training sentences, fewer than n_train={n}; use 'all'")
+    if n < classes:
+        raise DnmError(f"n_train={n} is fewer examples than {data.name}'s {classes} classes; use at least {classes}")
+    return n
+
+
+def stratified_order(texts: list[str], labels: np.ndarray, salt: str) -> np.ndarray:
+    """An order ``[n]`` of the sentences every prefix of which has the classes in proportion.
+
+    Within a class, sentences are ordered by a hash of their text, so the order of the rows does not matter.
+    The r-th sentence of a class of m gets the rank (r + 1/2) / m (Webster's apportionment, whose prefixes
+    are nested); the first of every class comes at the very front.
+    """
+    keys = np.array([hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest() for text in texts])
+    labels, ranks = np.asarray(labels), np.empty(len(texts))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position = np.empty(len(members))
+        position[np.argsort(keys[members], kind="stable")] = np.arange(len(members))
+        ranks[members] = np.where(position == 0, 0.0, (position + 0.5) / len(members))
+    return np.lexsort((keys, ranks))
+
+
+def limited(data: Dataset, split: str, limit: int) -> Split:
+    """A split, or its first ``limit`` sentences in an order that keeps the classes in proportion."""
+    whole = getattr(data, split)
+    if not limit or limit >= len(whole):
+        return whole
+    return whole.take(stratified_order(whole.texts, whole.labels, f"{data.name} {split} limit")[:limit])
+
+
+def split_pooled(rows: Split, sizes: tuple[int, int, int], salt: str) -> list[Split]:
+    """Train, validation and test of the given sizes: stratified, deterministic, no sentence in two of them.
+
+    Sentences that occur more than once (up to case and spacing) all go to the training split.
+    """
+    key = np.array([" ".join(text.split()).casefold() for text in rows.texts])
+    _, inverse, occurrences = np.unique(key, return_inverse=True, return_counts=True)
+    single = np.flatnonzero(occurrences[inverse] == 1)
+    if len(single) < sizes[1] + sizes[2]:
+        raise DnmError(f"too few distinct sentences ({len(single)}) for a validation and a test split")
+    held = single[stratified_order([rows.texts[i] for i in single], rows.labels[single], f"{salt} split")]
+    test, validation = held[:sizes[2]], held[sizes[2]:sizes[1] + sizes[2]]
+    train = np.setdiff1d(np.arange(len(rows)), np.concatenate([test, validation]))
+    return [rows.take(train), rows.take(validation), rows.take(test)]
+
+
+def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Dataset:
+    about = REAL[name]
+    try:
+        parts = {split: Split(texts, np.array([int(label) for label in labels]))
+                 for split, (texts, labels) in tables.items()}
+    except ValueError:
+        raise DnmError(f"{name}: labels must be the class numbers 0 to {len(about['labels']) - 1}") from None
+    if about["pooled"]:
+        whole = Split([text for p in parts.values() for text in p.texts],
+                      np.concatenate([p.labels for p in parts.values()]))
+        splits = split_pooled(whole, about["sizes"], name) if len(whole) == sum(about["sizes"]) else [whole]
+    else:
+        splits = [parts.get(split, Split([], np.array([], int))) for split in SPLITS]
+    sizes = tuple(len(split) for split in splits)
+    if sizes != about["sizes"]:
+        raise DnmError(f"{name}: expected {about['sizes']} sentences (train, validation, test), found {sizes}; "
+                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or store them anew "
+                       f"with `python -m dnm fetch {name} --force`")
+    return Dataset(name, about["labels"], *splits, source=source)
+
+
+def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
+    """One's own files: string labels allowed, missing splits carved from the training sentences."""
+    values = [str(label) for _, labels in tables.values() for label in labels]
+    numeric = all(value.lstrip("-").isdigit() for value in values)
+    names = sorted(set(values), key=int if numeric else str)
+    if len(names) < 2:
+        raise DnmError(f"{path.name}: only one class ({names[0] if names else 'no rows'}); "
+                       "classification needs at least two")
+    number = {name: i for i, name in enumerate(names)}
+    parts = {split: Split(texts, np.array([number[str(label)] for label in labels], dtype=int))
+             for split, (texts, labels) in tables.items()}
+    pool = parts.pop("all", None) or parts.pop("train", None)
+    if pool is None:
+        raise DnmError(f"{path}: no train file (looked for train{{{','.join(FILE_SUFFIXES)}}})")
+    tenth = max(len(names), round(len(pool) / 10))
+    sizes = [0 if split in parts else tenth for split in SPLITS[1:]]
+    if len(pool) - sum(sizes) < len(names):
+        raise DnmError(f"{path.name}: {len(pool)} rows are fewer examples than {len(names)} classes need for "
+                       "training, validation and test; give more rows or separate files")
+    carved = split_pooled(pool, (len(pool) - sum(sizes), *sizes), path.name)
+    parts = {split: parts.get(split, part) for split, part in zip(SPLITS, carved, strict=True)}
+    if len(parts["test"]) < 50:
+        warnings.warn(f"{path.name}: only {len(parts['test'])} test sentences, so one more right or wrong is "
+                      f"{100 / len(parts['test']):.0f} points of accuracy", stacklevel=3)
+    shared = set(parts["train"].texts) & (set(parts["validation"].texts) | set(parts["test"].texts))
+    if shared:
+        warnings.warn(f"{path.name}: {len(shared)} training sentences also stand in validation or test; "
+                      "accuracies will look better than they are", stacklevel=3)
+    if len(np.unique(parts["train"].labels)) < len(names):
+        raise DnmError(f"{path.name}: some classes have no training sentence")
+    return Dataset(path.stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name)
+
+
+# ---------------------------------------------------------------- fetching
+
+def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
+    """The data set's splits from the Hugging Face Hub (or its local cache)."""
+    way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under "
+               f"{project_root() / 'data'} or $DNM_DATA_DIR, run `python -m dnm fetch {name}` where there "
+               "is a network, or use dataset 'builtin'")
+    try:
+        reachable()  # decides at once whether the Hub's client may try the network or only its cache
+        import datasets
+        loaded = datasets.load_dataset(REAL[name]["source"])
+    except Exception as error:  # the Hub's client raises many kinds; all mean the same to the user
+        raise DnmError(f"data set {name!r} is not on this machine and the Hub did not give it "
+                       f"({type(error).__name__}): {way_out}") from None
+    return {split: (list(table["text"]), list(table["label"])) for split, table in loaded.items()}
+
+
+def fetch(name: str, force: bool = False) -> Path:
+    """Store a named data set under ``data/``, unless it is there and whole; what was downloaded stays cached."""
+    if name not in REAL:
+        raise unknown("data set to fetch", name, REAL)
+    folder = project_root() / "data" / name
+    if folder.is_dir() and not force:
+        try:
+            _real(name, read_folder(folder), source="files")
+            return folder
+        except DnmError:
+            pass  # incomplete or damaged: fetch again
+    tables = from_hub(name)
+    _real(name, tables, source="check")
+    for split, (texts, labels) in tables.items():
+        lines = (json.dumps({"text": text, "label": int(label)}, ensure_ascii=False) + "\n"
+                 for text, label in zip(texts, labels, strict=True))
+        write_atomically(folder / f"{split}.jsonl", "".join(lines).encode())
+    return folder
+
+
+def fetch_all(names: list[str], force: bool = False) -> None:
+    """`fetch` for several, telling where each lies."""
+    for name in names:
+        print(f"{name}: {fetch(name, force)}")

@@ -1,0 +1,72 @@
+"""What is kept on disk: files as safetensors with checksums, written whole or not at all."""
+
+import contextlib
+import json
+import os
+import zlib
+from pathlib import Path
+
+from dnm.errors import DnmError
+
+
+class DiskError(DnmError):
+    """Something could not be written: the disk is full, or the folder cannot be written to."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a file beside ``path`` and rename: a reader, or a crash, never meets half a file."""
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    _replace(path, write)
+
+
+def _replace(path: Path, write) -> None:
+    from safetensors import SafetensorError
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DiskError(f"cannot write {path}: {reason}; free some space or name another folder, then run the "
+                        "same command again: finished runs are kept") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict, state: dict) -> None:
+    """One safetensors file with ``state`` (JSON) and a checksum of every tensor in its header."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"state": json.dumps(state), "checksums": json.dumps({n: _checksum(t) for n, t in tensors.items()})}
+    _replace(path, lambda temporary: save_file(tensors, temporary, header))
+
+
+def load_tensors(path: Path) -> tuple[dict, dict]:
+    """Tensors and state of a file of `save_tensors`; a `DnmError` where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        state, checksums = json.loads(header["state"]), json.loads(header["checksums"])
+        if checksums != {name: _checksum(tensor) for name, tensor in tensors.items()}:
+            raise ValueError("checksums differ")
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DnmError(f"{path} is corrupt ({error}): delete it and run the same command again to start this "
+                       "run from its beginning") from None
+    return tensors, state
+
+
+def _checksum(tensor) -> int:
+    import torch
+
+    return zlib.crc32(tensor.flatten().view(torch.uint8).numpy()) if tensor.numel() else 0

@@ -1,0 +1,172 @@
+"""Pictures of results. Those of runs take a frame of `dnm.runs.results`; a mean stands with its standard error."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dnm.methods import METHODS
+from dnm.plots.look import DASHES, PALETTE, SYMBOLS, by_title, number, standard_error, style, titled
+
+_RULE = dict(line=dict(color="#555555", dash="dash"))
+
+
+def learning_curves(runs) -> go.Figure:
+    """Training loss (a panel for each kind of loss) and accuracies over steps: mean over seeds, band ± its error."""
+    trained, panels = runs[[history[0]["step"] > 0 for history in runs.history]], {}  # without steps: no curve
+    for loss in ("cross-entropy", "cosine"):
+        mine = trained[[METHODS[method].loss == loss for method in trained.method]]
+        panels |= {f"Training loss ({loss})": ("train_loss", mine)} if len(mine) else {}
+    panels |= {"Validation accuracy": ("validation_accuracy", trained), "Test accuracy": ("test_accuracy", trained)}
+    figure, rows = _curves(panels, 0.2, named=len(panels) - 1), -(-len(panels) // 2)
+    if (ceiling := runs.ceiling.iloc[0]) > 0:
+        figure.add_hline(y=ceiling, **_RULE, annotation_text=f"best possible {ceiling:.1f}%", row=rows,
+                         annotation_position="bottom right", col=2 - len(panels) % 2)
+    return titled(figure, _heading("Learning curves", runs), 200 + 320 * rows, legend=-0.12)
+
+
+def regularisation(runs) -> go.Figure:
+    """Training loss and test accuracy by data set (the paper's Figure 2): mean over seeds, band ± standard error."""
+    data = {html.escape(name): runs[runs.data == name] for name in dict.fromkeys(runs.data)}
+    figure = _curves({f"{name}: {what}": (key, mine) for name, mine in data.items() for what, key in (
+        ("training loss", "train_loss"), ("test accuracy", "test_accuracy"))}, 0.32 / len(data), named=0)
+    return titled(figure.update_yaxes(rangemode="tozero", col=1), _heading(
+        "Training loss and test accuracy (Figure 2)", runs), 220 + 300 * len(data), legend=-0.28 / len(data), b=90)
+
+
+def _curves(panels: dict[str, tuple], spacing: float, named: int) -> go.Figure:
+    """A panel for each title: one key of the histories of the runs beside it; panel ``named`` has the legend."""
+    figure = make_subplots(-(-len(panels) // 2), 2, subplot_titles=list(panels), horizontal_spacing=0.1,
+                           vertical_spacing=spacing)
+    for panel, (key, runs) in enumerate(panels.values()):
+        place = dict(row=panel // 2 + 1, col=panel % 2 + 1)
+        figure.update_xaxes(title_text="training step", **place)
+        figure.update_yaxes(title_text="loss" if "loss" in key else "accuracy (%)", **place)
+        for title, mine in by_title(runs):
+            steps, (colour, dash) = [row["step"] for row in mine.history.iloc[0]], style(mine.method.iloc[0])
+            values = np.array([[row[key] for row in history] for history in mine.history])
+            values = values if "loss" in key else 100 * values
+            mean, error = values.mean(axis=0), standard_error(values)
+            if len(values) > 1:
+                red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
+                figure.add_scatter(x=[*steps, *steps[::-1]], y=[*(mean + error), *(mean - error)[::-1]], fill="toself",
+                                   fillcolor=f"rgba({red},{green},{blue},0.15)", mode="lines", line_width=0,
+                                   hoverinfo="skip", showlegend=False, legendgroup=title, **place)
+            figure.add_scatter(x=steps, y=mean, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
+                               name=title, legendgroup=title, showlegend=panel == named, **place)
+    return figure
+
+
+def accuracies(runs) -> go.Figure:
+    """Test accuracy of each method: every seed a dot, the mean with its standard error, the ceiling a line."""
+    figure, groups = go.Figure(), by_title(runs)
+    for place, (title, mine) in enumerate(groups):
+        values, colour = mine.accuracy.to_numpy(), style(mine.method.iloc[0])[0]
+        mean, error, spread = values.mean(), standard_error(values), 0.06 * (len(values) > 1)
+        figure.add_scatter(x=values, y=place + 0.22 + np.linspace(-spread, spread, len(values)), mode="markers",
+                           marker=dict(color=colour, size=7, opacity=0.45), text=[f"seed {seed}" for seed in mine.seed],
+                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
+        figure.add_scatter(x=[mean], y=[place], mode="markers+text", text=[number(mean, error)],
+                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
+                           error_x=dict(array=[error], color=colour, thickness=2),
+                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
+    if (ceiling := runs.ceiling.iloc[0]) > 0:
+        figure.add_vline(x=ceiling, **_RULE, annotation_text=f"best possible {ceiling:.1f}%",
+                         annotation_position="bottom left")
+    _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False, zeroline=False)
+    figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
+    return titled(figure, _heading("Test accuracy", runs), 170 + 75 * len(groups), l=190)
+
+
+def beside_paper(frame) -> go.Figure:
+    """Differences to full DNM in points, the paper's and ours, for a frame of `dnm.study.beside` of one table."""
+    data, others = list(dict.fromkeys(frame.dataset)), frame[frame.method != "dnm"]
+    titles = list(dict.fromkeys(others.title))
+    figure = make_subplots(1, len(data), subplot_titles=data, shared_yaxes=True, horizontal_spacing=0.04)
+    for col, name in enumerate(data, start=1):
+        mine = others[others.dataset == name]
+        for who, gap, colour, symbol, shift in (("paper", "paper_gap", PALETTE[6], "diamond-open", -0.13),
+                                                ("ours", "gap", PALETTE[1], "circle", 0.13)):
+            figure.add_scatter(x=mine[gap], y=[titles.index(t) + shift for t in mine.title], row=1, col=col, name=who,
+                               mode="markers", marker=dict(color=colour, size=11, symbol=symbol), legendgroup=who,
+                               showlegend=col == 1, error_x=dict(array=mine[f"{gap}_error"], thickness=2),
+                               hovertemplate="%{x:+.1f} points<extra>" + who + "</extra>")
+    _down(figure.add_vline(x=0, **_RULE), titles, zeroline=False).update_layout(legend=dict(x=1, xanchor="right"))
+    figure.update_xaxes(title_text="points to full DNM<br>(± its standard error)")
+    return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})",
+                  260 + 45 * len(titles), legend=1.2, l=150, t=100, b=80)
+
+
+def verdicts(table) -> go.Figure:
+    """Ours with 95% intervals and the paper's difference for each comparison of a `dnm.study.claims.verdicts` table."""
+    looks = {"holds": (PALETTE[0], "circle"), "does not hold": (PALETTE[1], "x"),
+             "cannot be told": ("#767676", "circle-open")}
+    shown, figure = table[table.verdict != "not run"], go.Figure()
+    parts = list(shown.part)
+    figure.add_scatter(x=shown.paper, y=list(range(len(parts))), mode="markers", name="the paper's difference",
+                       marker=dict(symbol="diamond", color=PALETTE[6], size=9))
+    for verdict, mine in shown.groupby("verdict", sort=False):
+        (colour, symbol), ours = looks[verdict], pd.DataFrame(map(vars, mine.ours))
+        figure.add_scatter(x=ours["mean"], y=[parts.index(part) + 0.25 for part in mine.part], mode="markers",
+                           name=f"ours: {verdict}", marker=dict(symbol=symbol, color=colour, size=10),
+                           hovertemplate="%{x:+.1f} points<extra></extra>", error_x=dict(
+                               array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2))
+    _down(figure.add_vline(x=0, **_RULE), parts).update_layout(legend_yanchor="bottom")
+    figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
+    heading = f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}</sub>"
+    return titled(figure, heading, 200 + 32 * len(parts), legend=1.0, l=300, t=110, b=60)
+
+
+def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:
+    """One line for each entry of ``series``, told apart by markers and dashes as well as by colour."""
+    figure, methods = go.Figure(), {row.title: row.name for row in METHODS.values()}
+    for place, (name, y) in enumerate(series.items()):
+        looks = PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
+        colour, dash = style(methods[name]) if name in methods else looks
+        figure.add_scatter(x=list(x), y=np.asarray(y, dtype=float).round(4), mode="lines+markers",
+                           line=dict(color=colour, dash=dash, width=2.5), name=html.escape(name),
+                           marker=dict(symbol=SYMBOLS[place % len(SYMBOLS)], size=8))
+    figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
+    return titled(figure, html.escape(title), 430, legend=-0.22, t=70)
+
+
+def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
+    """A confusion matrix ``[c, c]`` of counts (rows: true class), shaded by the share of the true class."""
+    shares, names = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), [html.escape(str(n)) for n in labels]
+    text = [[f"{count:.0f}<br>{share:.0%}" for count, share in zip(*row, strict=True)]
+            for row in zip(matrix, shares, strict=True)]
+    figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, text=text, texttemplate="%{text}", zmin=0, zmax=1,
+                                  colorscale="Cividis_r", colorbar=dict(title="share", tickformat=".0%"),
+                                  hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
+    figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
+    figure.update_xaxes(title_text="predicted class", type="category")
+    return titled(figure, html.escape(title), 360 + 35 * len(labels), 480 + 45 * len(labels))
+
+
+def live_curves(status) -> go.Figure:
+    """The runs so far, drawn while they train; the title tells where the training is."""
+    figure = go.Figure()
+    for position, history in sorted(status.histories.items()):
+        title, (colour, dash) = status.configs[position].title, style(status.configs[position].method)
+        figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
+                           mode="lines+markers", line=dict(color=colour, dash=dash), name=title, legendgroup=title,
+                           showlegend=title not in {trace.name for trace in figure.data})
+    figure.update_xaxes(title_text="training step", range=[0, max(config.steps for config in status.configs) * 1.02])
+    figure.update_yaxes(title_text="validation accuracy (%)")
+    return titled(figure, dict(text=html.escape(status.line), font_size=14), 360)
+
+
+def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.Figure:
+    """Names down the y axis, the first on top."""
+    return figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.4, top], **axis)
+
+
+def _heading(what: str, runs) -> dict:
+    """A title that names data, size, encoder, profile and device."""
+    first, seeds = runs.iloc[0], runs.seed.nunique()
+    about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
+             f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
+    return dict(text=f"{what}<br><sub>{html.escape(about)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))

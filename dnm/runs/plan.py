@@ -1,0 +1,98 @@
+"""Which runs there are, how much work they are, and how long that takes by measured times. Taught in notebook 05."""
+
+import contextlib
+import time
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+import joblib
+
+from dnm.config import RunConfig
+from dnm.data.datasets import dataset_of, subset_size
+from dnm.errors import DnmError
+from dnm.runs.progress import clock
+from dnm.runs.store import RunStore
+
+ENOUGH = 100  # steps of work from which on processes side by side pay for their start
+
+
+def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
+    """Configurations of every method with every seed, seed by seed, so that early results compare fairly."""
+    if not methods or not seeds:
+        raise DnmError("name at least one method and one seed")
+    pairs = product(dict.fromkeys(seeds), dict.fromkeys(methods))  # each once, however often it is named
+    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in pairs]
+
+
+def run_name(config: RunConfig) -> str:
+    """A run as a person would call it."""
+    return f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, {config.method}, seed {config.seed}"
+
+
+def default_workers(configs: list[RunConfig]) -> int:
+    """A process for each GPU, or, if there is enough to do, for each core where there is none."""
+    import torch
+
+    if gpus := torch.cuda.device_count():
+        return min(gpus, max(1, len(configs)))
+    if len(configs) < 2 or sum(map(units, configs)) < ENOUGH:
+        return 1
+    return min(joblib.cpu_count(only_physical_cores=True), len(configs))
+
+
+def units(config: RunConfig) -> float:
+    """The work of a run, in training steps; a sentence that is only read costs a third of one trained on."""
+    data = dataset_of(config)
+    train = subset_size(data, config.n_train)
+    held = sum(min(len(split), config.eval_limit or len(split)) for split in (data.validation, data.test))
+    if not config.row.fine_tunes:
+        return (train + held) / (3 * config.batch_size)
+    return config.steps + -(-config.steps // config.eval_every) * held / (3 * config.batch_size)
+
+
+def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None) -> list[str]:
+    """Lines that say which runs there are, which are done, and how long the others will take."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    todo, records = [], []
+    for config in {config.hash: config for config in configs}.values():
+        found = store.stored(config)
+        records += [found] if found else []
+        todo += [] if found else [config]
+        group = groups.setdefault(run_name(config).rpartition(", ")[0] + f", {config.label}", {"done": [], "to do": []})
+        group["done" if found else "to do"].append(config.seed)
+    lines = [f"{what}: " + "; ".join(f"{state}: seeds {' '.join(map(str, seeds))}" if seeds else f"{state}: none"
+                                     for state, seeds in group.items()) for what, group in groups.items()]
+    workers = workers or default_workers(todo)
+    seconds = expected_seconds(todo, records or store.all_results()) / workers
+    return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do: about {clock(seconds)} "
+            f"on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, for an encoder "
+            "without any, of a few steps timed now)"]
+
+
+def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
+    """Seconds of work in ``configs`` for one worker, from the measured times of ``records`` with the same encoder.
+
+    For an encoder without any, a few steps are timed now.
+    """
+    rates: dict[str, list[float]] = {}
+    for record in records:
+        config = RunConfig(**record["config"])
+        with contextlib.suppress(DnmError):  # its data are no longer there
+            rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
+    for config in configs:
+        if config.encoder not in rates:
+            rates[config.encoder] = [_seconds_a_step(config)]
+    return sum(units(config) * median(rates[config.encoder]) for config in configs)
+
+
+def _seconds_a_step(config: RunConfig, steps: int = 3) -> float:
+    from dnm.training import Run, own_randomness
+
+    with own_randomness():
+        run = Run(config if config.row.fine_tunes else config.with_(method="plain"))
+        run.train_step()
+        started = time.perf_counter()
+        for _ in range(steps):
+            run.train_step().item()
+        return (time.perf_counter() - started) / steps

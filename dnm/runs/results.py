@@ -1,0 +1,84 @@
+"""Records of runs, from files or fresh, as one data frame: the only form in which tables and pictures take them."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dnm.config import RESULT_FORMAT, RunConfig
+from dnm.disk import write_atomically
+from dnm.errors import DnmError
+from dnm.methods import METHODS
+from dnm.runs.store import RunStore
+
+# What runs must share to be averaged or compared.
+COMPARABLE = ["data", "fingerprint", "n_train", "encoder", "weights", "profile", "device", "precision"]
+_COLUMNS = [*COMPARABLE, "dataset", "method", "title", "usual", "seed", "accuracy", "last_accuracy", "best_step",
+            "ceiling", "seconds", "hash", "labels", "history", "predictions"]
+
+
+def frame(records: list[dict]) -> pd.DataFrame:
+    """One row a run; accuracies and ceiling in percent.
+
+    ``dataset`` is a name or a path, ``data`` what people call it; ``usual`` says that the method has its own settings;
+    ``history`` and ``predictions`` are those of the record.
+    """
+    return pd.DataFrame([{
+        "data": r["data"]["name"], "fingerprint": r["data"]["fingerprint"], "n_train": r["config"]["n_train"],
+        "encoder": r["config"]["encoder"], "weights": r["encoder_weights"], "profile": r["label"],
+        # A count of threads changes times, not what may be averaged.
+        "device": re.sub(r", \d+ threads?\b", "", r["environment"]["device"]),
+        "precision": r["environment"]["precision"], "dataset": r["config"]["dataset"],
+        "method": r["config"]["method"], "title": r["title"],
+        "usual": r["title"] == METHODS[r["config"]["method"]].title,
+        "seed": r["config"]["seed"], "accuracy": 100 * r["test_accuracy"],
+        "last_accuracy": 100 * r["last_test_accuracy"], "best_step": r["best_step"],
+        "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan, "seconds": r["seconds"],
+        "hash": r["hash"], "labels": r["data"].get("labels", []), "history": r.get("history", []),
+        "predictions": r.get("test_predictions", [])} for r in records], columns=_COLUMNS)
+
+
+def keep(records: list[dict], path: Path) -> str:
+    """Write all records to one file, with the command line that repeats them; returns a line that says where."""
+    text = json.dumps({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records}, ensure_ascii=False,
+                      separators=(",", ":"))
+    write_atomically(path, (text.replace('{"format"', '\n{"format"') + "\n").encode())
+    return f"results: {path}"
+
+
+def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
+    """Name, command and records of every file of runs: a folder of stored runs, of files that hold several, or one."""
+    if path.is_dir() and (single := RunStore(path).all_results()):
+        return [(path.name, "", single)]
+    found = []
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if path.is_dir() and "runs" not in content:  # a benchmark, say
+                continue
+            runs = content.get("runs", [content])
+            if not all(record["format"] == RESULT_FORMAT for record in runs):
+                raise ValueError("another format")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else "it is not a file of results"
+            raise DnmError(f"{str(file)!r} holds no stored runs: {why}") from None
+        found.append((file.name, content.get("command", ""), runs))
+    return found
+
+
+def load(path: Path) -> pd.DataFrame:
+    """The runs of `load_files`, each once; labels are told anew, in the words of today's profiles."""
+    records = {}
+    for _, _, runs in load_files(path):
+        for record in runs:
+            environment = record["environment"]
+            key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], environment["device"],
+                   environment["precision"])
+            records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
+    if not records:
+        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
+    return frame(list(records.values()))

@@ -1,0 +1,151 @@
+"""The store of runs: results as JSON, checkpoints and models beside them, a lock for each run."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from dnm.config import RESULT_FORMAT, RunConfig
+from dnm.data.datasets import dataset_of
+from dnm.data.hub import identity
+from dnm.disk import write_atomically
+from dnm.errors import DnmError, project_root
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """A folder of runs: ``<hash>.json`` (finished), ``<hash>.checkpoint``, ``<hash>.model/``, ``<hash>.error``."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path | None = None) -> "RunStore":
+        """The store in ``folder``; by default ``runs/`` of the project."""
+        path = Path(folder).expanduser().resolve() if folder else project_root() / "runs"
+        if path.exists() and not path.is_dir():
+            raise DnmError(f"{path} is a file; name a folder for the runs")
+        return cls(path)
+
+    def find(self, name: str, suffix: str) -> Path:
+        """A file or folder as named, or the run's result or model (by its suffix) whose hash begins like that."""
+        if Path(name).expanduser().exists() or not re.fullmatch(r"[0-9a-f]{4,12}", name):
+            return Path(name).expanduser()
+        if len(found := sorted(self.folder.glob(f"{name}*{suffix}"))) != 1:
+            raise DnmError(f"{len(found) or 'no'} runs in {self.folder} have a hash that begins with {name} and a "
+                           f"{suffix[1:]} file")
+        return found[0]
+
+    def result_path(self, config: RunConfig) -> Path:
+        return self.folder / f"{config.hash}.json"
+
+    def checkpoint_path(self, *configs: RunConfig) -> Path:
+        """The checkpoint of a run, or of runs that are trained together."""
+        name = "+".join(config.hash for config in configs)
+        if len(configs) > 1:
+            name = "fleet-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+        return self.folder / f"{name}.checkpoint.safetensors"
+
+    def model_path(self, config: RunConfig) -> Path:
+        return self.folder / f"{config.hash}.model"
+
+    def lock(self, config: RunConfig) -> FileLock:
+        """The run's lock, held by whoever trains it; the operating system frees it when its holder dies."""
+        return FileLock(self._file(".locks", config))
+
+    def note_path(self, config: RunConfig) -> Path:
+        """What a process that trains the run leaves for others to read: how far it is."""
+        return self._file(".training", config)
+
+    def put_note(self, config: RunConfig, step: int, history: list[dict], failure: str = "") -> None:
+        note = {"process": os.getpid(), "step": step, "history": history, "failure": failure}
+        with contextlib.suppress(OSError):  # a note is not worth a run
+            self.note_path(config).write_text(json.dumps(note), encoding="utf-8")
+
+    def notes(self) -> dict[str, dict]:
+        """The notes of all runs that are being trained, by their hash."""
+        found = {}
+        for path in (self.folder / ".training").glob("[0-9a-f]" * 12):
+            with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or being written
+                found[path.name] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def stop_path(self, name: str) -> Path:
+        """A stop sign for workers (`dnm.runs.workers.StopFile`)."""
+        return self.folder / ".training" / f"stop-{name}"
+
+    def _file(self, kind: str, config: RunConfig) -> Path:
+        try:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DnmError(f"cannot write to {self.folder}: {error.strerror}; name another folder") from None
+        return self.folder / kind / config.hash
+
+    def error_path(self, config: RunConfig) -> Path:
+        return self.folder / f"{config.hash}.error"
+
+    def put_error(self, config: RunConfig, error: str, details: str = "") -> None:
+        """Record why a run failed; the next sweep tries it again, and its result removes the record."""
+        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(),
+                 "when": time.strftime("%Y-%m-%d %H:%M:%S"), "details": details}
+        write_atomically(self.error_path(config), (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def stored(self, config: RunConfig, with_model: bool = False, warn: bool = False) -> dict | None:
+        """The run's stored record, if it is one of the data and weights at hand (and, if asked for, has its model).
+
+        With ``warn``, a file that is there and cannot be used is told of.
+        """
+        path = self.result_path(config)
+        if not path.exists():
+            return None
+        try:
+            weights = identity(config.encoder, config.word_vectors)
+        except DnmError:
+            weights = None  # stored results can be read where there are none
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            wrong = {"is not the result of this run": (result["format"], result["config"]) != (
+                         RESULT_FORMAT, config.to_dict()),
+                     "was trained on other sentences (the data set has changed)":
+                         result["data"]["fingerprint"] != dataset_of(config).fingerprint,
+                     "was trained from other weights (the encoder has changed)":
+                         weights not in (None, result["encoder_weights"])}
+            why = next((reason for reason, holds in wrong.items() if holds), "")
+            result["test_accuracy"], result["history"], result["test_predictions"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            why = f"cannot be read ({type(error).__name__})"
+        if why:
+            if warn:
+                warnings.warn(f"{path.name} {why}; it is trained again", stacklevel=3)
+            return None
+        return result if not with_model or (self.model_path(config) / "model.safetensors").exists() else None
+
+    def put(self, config: RunConfig, result: dict) -> None:
+        """Store a finished run."""
+        write_atomically(self.result_path(config), (json.dumps(result, ensure_ascii=False) + "\n").encode())
+        self.error_path(config).unlink(missing_ok=True)
+
+    def drop_checkpoint(self, *configs: RunConfig) -> None:
+        """Remove a checkpoint and what a killed process left of one."""
+        path = self.checkpoint_path(*configs)
+        for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+            file.unlink(missing_ok=True)
+
+    def all_results(self) -> list[dict]:
+        """Every readable result in the folder, in the order of their names."""
+        results = []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                result = json.loads(path.read_text(encoding="utf-8"))
+                if result["format"] == RESULT_FORMAT:
+                    results.append(result)
+            except (ValueError, KeyError, TypeError, OSError):
+                continue
+        return results

@@ -1,0 +1,209 @@
+"""Where runs are trained: in this process, or in workers that share nothing with each other but the run store.
+
+A run's lock decides who trains it, so that two sweeps on one store neither lose nor repeat a run, and a worker that is
+killed leaves a run that the next one takes up. Taught in notebook 05.
+"""
+
+import contextlib
+import getpass
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+from filelock import FileLock, Timeout
+
+from dnm.config import RunConfig
+from dnm.disk import DiskError
+from dnm.errors import DnmError
+from dnm.runs.plan import run_name
+from dnm.runs.store import RunStore
+
+_slot: list[FileLock] = []  # the GPU slot this process holds, for as long as it lives
+Ends = list[tuple[RunConfig, str]]  # how each run ended: "trained", "reused", "busy", "stopped" or "failed: …"
+
+
+class StopFile:
+    """A stop sign that every worker can see, wherever it runs: a file in the store."""
+
+    def __init__(self, path: Path):
+        self.path, self.looked, self.seen = path, 0.0, False
+
+    def set(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        self.seen = True
+
+    def is_set(self) -> bool:
+        if not self.seen and time.monotonic() - self.looked > 0.5:
+            self.looked, self.seen = time.monotonic(), self.path.exists()
+        return self.seen
+
+
+def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *options) -> Iterator[tuple[Ends, list[str]]]:
+    """Hand groups of runs to local processes or a Dask cluster; yield what `work` says of each as it ends."""
+    with contextlib.ExitStack() as stack:
+        threads = 0
+        if cluster:
+            client = stack.enter_context(_dask(cluster))
+            nodes = max(1, sum(client.nthreads().values()))
+            stack.enter_context(joblib.parallel_config("dask", n_jobs=nodes, client=client))
+        else:
+            threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers)))  # of one, joblib makes none
+        tasks = (joblib.delayed(work)(configs, *options, threads=threads, main=os.getpid()) for configs in groups)
+        # A cluster may grow while the sweep runs, so it is told of all runs at once.
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
+                                   pre_dispatch="all" if cluster else 2 * workers if workers > 1 else 1)(tasks)
+
+
+def _dask(address: str):
+    try:
+        from distributed import Client
+    except ImportError:
+        raise DnmError("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'") from None
+    try:
+        client = Client(address, timeout="10s", set_as_default=False)
+        client.wait_for_workers(1, timeout=60)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise DnmError(f"no Dask cluster with workers at {address!r} ({type(error).__name__}); give the address that "
+                       "`dask scheduler` prints, such as tcp://node1:8786") from None
+    return client
+
+
+def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict,
+         threads: int = 0, main: int = 0) -> tuple[Ends, list[str]]:
+    """Train a group of runs, here; how each of them ended, and warnings. All is stored before this returns.
+
+    ``stop`` is an event, or the path of a `StopFile`; ``wait`` says whether to wait for runs that others train;
+    ``models`` are the hashes of those whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process
+    that asked, ``threads`` how many this one may have (0: as many as it likes).
+    """
+    from dnm.runs.fleet import DeviceLost
+
+    stop = StopFile(stop) if isinstance(stop, Path) else stop
+    elsewhere = main not in (0, os.getpid())
+    if elsewhere:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asked, who leaves a stop sign
+        _take_gpu()
+    if stop.is_set():
+        return [(config, "stopped") for config in configs], []
+    if threads:
+        import torch
+
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+    in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
+    with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
+        if in_charge:
+            warnings.simplefilter("default")
+        try:
+            ends = _train(configs, store, stop, wait, models, options)
+        except DeviceLost as error:
+            if not elsewhere:
+                raise
+            for config in configs:
+                store.put_note(config, 0, [], failure=str(error))
+            os._exit(1)  # for another process to take up
+    return ends, [f"{run_name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+
+
+def _train(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict) -> Ends:
+    """Train a group together; where it fails as a whole, in halves."""
+    from dnm.runs.fleet import DeviceLost
+    from dnm.training import Interrupted
+
+    try:
+        return _together(configs, store, stop, wait and len(configs) == 1, models, options)
+    except Interrupted:
+        return [(config, "stopped") for config in configs]
+    except (DiskError, DeviceLost):  # the next run would fare no better
+        raise
+    except Exception as error:  # whatever it is, it ends this run only
+        if len(configs) == 1:
+            return [(configs[0], _failed(store, configs[0], error))]
+    store.drop_checkpoint(*configs)  # too little memory for all of them, or one that spoils the others
+    half = len(configs) // 2
+    return [end for part in (configs[:half], configs[half:])
+            for end in _train(part, store, stop, wait, models, options)]
+
+
+def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict) -> Ends:
+    from dnm.classifier import Classifier
+    from dnm.runs.fleet import fit_fleet
+
+    ends, todo, told = {}, [], {}
+    with contextlib.ExitStack() as stack:
+        for config in configs:
+            if not _locked(store.lock(config), stack, wait, stop):
+                ends[config] = "busy"
+            elif store.stored(config, config.hash in models):
+                ends[config] = "reused"
+            else:
+                todo.append(config)
+                stack.callback(store.note_path(config).unlink, missing_ok=True)
+                store.put_note(config, 0, [])
+
+        def progress(run) -> None:
+            if time.monotonic() - told.get(run.config, 0) > 1:
+                told[run.config] = time.monotonic()
+                store.put_note(run.config, run.step, run.history)
+            options.get("on_progress", lambda run: None)(run)
+
+        if todo:
+            trained = fit_fleet(todo, checkpoint=store.checkpoint_path(*todo), stop=stop,
+                                **options | {"on_progress": progress})
+            for config, (record, run) in zip(todo, trained, strict=True):
+                if isinstance(record, DnmError):
+                    ends[config] = _failed(store, config, record)
+                    continue
+                ends[config] = "trained"
+                store.put(config, record)  # first the small file that holds the numbers
+                if config.hash in models:
+                    Classifier.of(run).save(store.model_path(config))
+            store.drop_checkpoint(*todo)
+    return [(config, ends[config]) for config in configs]
+
+
+def _failed(store: RunStore, config: RunConfig, error: Exception) -> str:
+    text = str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {error}"
+    store.put_error(config, text, "".join(traceback.format_exception(error)))
+    return f"failed: {text}"
+
+
+def _locked(lock: FileLock, stack: contextlib.ExitStack, wait: bool, stop) -> bool:
+    """Whether the lock could be had; the stack gives it back."""
+    from dnm.training import Interrupted
+
+    while True:
+        try:
+            stack.enter_context(lock.acquire(timeout=0.5 if wait else 0))
+            return True
+        except Timeout:
+            if not wait:
+                return False
+            if stop is not None and stop.is_set():
+                raise Interrupted("stopped while another process trains the same run") from None
+
+
+def _take_gpu() -> None:
+    """One GPU for each worker process of a machine that has several."""
+    import torch
+
+    if _slot or torch.cuda.is_initialized() or torch.cuda.device_count() < 2:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    for device in visible.split(","):
+        lock = FileLock(Path(tempfile.gettempdir()) / f"dnm-{getpass.getuser()}-gpu-{device}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            _slot.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            break

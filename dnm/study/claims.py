@@ -1,0 +1,87 @@
+"""What the paper claims, put to the test with runs of our own. Taught in notebook 05."""
+
+import numpy as np
+import pandas as pd
+
+from dnm.config import SCRATCH as FROM_SCRATCH
+from dnm.plots.look import numbers
+from dnm.study.beside import comparable_runs
+from dnm.study.experiments import SCRATCH, place, published
+from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
+
+SIGNIFICANT = 0.05
+SETTING = ["encoder", "weights", "profile", "device", "precision"]
+Terms = tuple[tuple[int, tuple[str, str]], ...]  # signs, each with a method and a number of training sentences
+
+
+def _beats(better: str, *worse: str, n: str = "50") -> dict[str, Terms]:
+    return {f"{better} > {other}, n = {n}": ((1, (better, n)), (-1, (other, n))) for other in worse}
+
+
+# Each claim's parts: inequalities, each a sum of accuracies that is said to be positive.
+CLAIMS: dict[str, dict[str, Terms]] = {
+    "More data helps": {f"{method}: n = all > n = 50": ((1, (method, "all")), (-1, (method, "50")))
+                        for method in ("plain", "dnm")},
+    "Mixup beats plain fine-tuning":
+        _beats("wordmixup", "plain") | _beats("senmixup", "plain") | _beats("nonlinearmixup", "plain"),
+    "DNM beats every other mixup": _beats("dnm", "wordmixup", "senmixup", "nonlinearmixup"),
+    "DNM beats plain fine-tuning": _beats("dnm", "plain"),
+    "DNM's gain is larger with 50 labels than with all": {"(dnm − nonlinearmixup) at n = 50 > at n = all": (
+        (1, ("dnm", "50")), (-1, ("nonlinearmixup", "50")), (-1, ("dnm", "all")), (1, ("nonlinearmixup", "all")))},
+    "K = 5 is the best K": _beats("dnm", "dnm-k1", "dnm-k3", "dnm-k7", "dnm-k9"),
+    "Both mixing policies have to be learned": _beats("dnm", "dnm-fiw", "dnm-fow"),
+    "Farthest partners (LDS) matter more than nearest (SDS)": _beats("dnm-no-sds", "dnm-no-lds"),
+    "Selecting by distance (DSS) helps": _beats("dnm", "dnm-no-dss"),
+    "Dynamic nonlinear mixing (DNM) helps": _beats("dnm", "dnm-no-dnm"),
+    "Ours: selected partners beat as many random ones": _beats("dnm", "dnm-random"),
+}
+
+
+def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each part of each claim, from the runs of the pre-trained encoder's setting that has the most of them.
+
+    Differences are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts.
+    ``paper`` is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if
+    none). What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
+    """
+    runs, theirs = comparable_runs(runs), published()[published().encoder != SCRATCH]
+    runs = runs[~runs.encoder.isin(FROM_SCRATCH)]
+    setting = runs.groupby(SETTING).size().idxmax() if len(runs) else ()
+    runs = runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
+    ours = by_seed(runs, "method", "n_train", rows=("dataset", "seed"))
+    theirs = by_seed(theirs, "method", "n_train", rows=("dataset",)).sort_index(key=lambda names: names.map(place))
+    rows = []
+    for claim, part, terms in ((claim, *part) for claim, parts in CLAIMS.items() for part in parts.items()):
+        gaps, known = paired(ours, *terms), paired(theirs, *terms)
+        found = {data: mine.to_numpy() for data, mine in gaps.groupby(level=0)} if len(gaps) else {}
+        most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
+        found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}
+        shared = known[known.index.isin(found)]
+        rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()),
+                     "paper": (shared if len(shared) else known).mean(),
+                     "seeds": min(map(len, found.values()), default=0)})
+    table = pd.DataFrame(rows)
+    ours = pd.DataFrame(map(vars, table.ours))
+    table["p"], told = holm(ours.p), np.where(ours["mean"] > 0, "holds", "does not hold")
+    table["verdict"] = np.select([ours.pairs == 0, table.p < SIGNIFICANT], ["not run", told], "cannot be told")
+    table["claim_verdict"] = table.groupby("claim").verdict.transform(_together)
+    tests = table.p.notna().sum()
+    table["seeds_needed"] = [seeds_needed(d.mean, d.spread, d.groups, tests) for d in table.ours]
+    return table.assign(setting=", ".join(map(str, (*setting[:1], *setting[2:]))))
+
+
+def _together(parts: pd.Series) -> str:
+    found = set(parts)
+    return "does not hold" if "does not hold" in found else found.pop() if len(found) == 1 else "cannot be told"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A `verdicts` table as people read it, a row a part; the claim's name and verdict stand in its first row."""
+    first, untold = ~table.claim.duplicated(), table.verdict == "cannot be told"
+    needed = numbers(table.seeds_needed.where(untold), digits=0, missing="")
+    return pd.DataFrame({
+        "claim": table.claim.where(first, ""), "verdict on the claim": table.claim_verdict.where(first, ""),
+        "what is compared": table.part, "data sets": table.data, "seeds": table.seeds,
+        "paper": numbers(table.paper, sign="+"), "ours [95% interval]": [ours.text() for ours in table.ours],
+        "p (Holm)": numbers(table.p, digits=3), "verdict": table.verdict,
+        "seeds needed": [seeds.replace("inf", "> 1000") for seeds in needed]})

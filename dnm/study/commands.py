@@ -1,0 +1,48 @@
+"""What ``dnm train``, ``dnm report`` and ``dnm predict`` do."""
+
+from pathlib import Path
+
+from dnm.config import as_list
+from dnm.runs.plan import grid
+from dnm.runs.store import RunStore
+
+
+def train(methods, seeds, profile, runs, save_models, results, report, workers, fleet, **settings) -> None:
+    """Train a grid of runs and print its table."""
+    settings = {name: value for name, value in settings.items() if value is not None}
+    configs, store = grid(methods, as_list(seeds, int), profile, **settings), RunStore.open(runs)
+    from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
+    from dnm.runs.results import frame, keep
+    from dnm.runs.scheduler import run_all
+    from dnm.study import tables
+
+    with in_terminal() as show:
+        records = run_all(configs, store, workers=workers, fleet=fleet, save_models=save_models, on_status=show)
+    table = tables.summary(frame(records))
+    print(tables.caption(table), tables.readable(table).to_string(index=False), sep="\n")
+    print(f"runs: {store.folder}")
+    if save_models:
+        print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
+    if results:
+        print(keep(records, results))
+    if report:
+        print(*tables.write(frame(records), report), sep="\n")
+
+
+def report(runs: str, out: Path, no_html: bool) -> None:
+    """Write tables and figures of stored runs."""
+    from dnm.runs.results import load
+    from dnm.study import tables
+
+    print(*tables.write(load(RunStore.open().find(runs, ".json")), out, not no_html), sep="\n")
+
+
+def predict(model: str, texts: list[str], runs: str | None) -> None:
+    """Print the class and the scores of each text."""
+    from dnm.classifier import Classifier
+
+    classifier = Classifier.load(RunStore.open(runs).find(model, ".model"))
+    kind = "cosine" if classifier.config.row.embeds_labels else "logit"
+    for text, scores in zip(texts, classifier.scores(texts), strict=True):
+        ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
+        print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))

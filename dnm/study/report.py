@@ -1,0 +1,205 @@
+"""The report on the paper, made from stored runs; `run_paper` trains what is missing. Taught in notebook 05."""
+
+import html
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dnm.config import as_list
+from dnm.errors import DnmError, project_root
+from dnm.methods import METHODS
+from dnm.plots import charts
+from dnm.plots.look import numbers
+from dnm.plots.page import figure_html, page, save, table_html
+from dnm.runs.results import frame, keep, load, load_files
+from dnm.runs.store import RunStore
+from dnm.study import claims
+from dnm.study.beside import beside, comparable_runs
+from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
+from dnm.study.statistics import Difference, holm
+from dnm.study.tables import markdown, write_files
+
+LEGEND = (
+    "Accuracies in percent, mean ± standard error over the seeds. *off*: ours minus the paper's. *to plain*, *to best "
+    "baseline*, *to DNM*: mean paired difference in points, with the 95% bootstrap interval (over five seeds it is "
+    "somewhat too narrow, over two it says little); p is that of a paired "
+    "permutation test (sign flips, two-sided) under Holm's correction within the table. With five seeds the smallest "
+    "p there is, before correction, is 0.0625: a table of five seeds can show, but not prove; the claims pool the data "
+    "sets. The best baseline is the one with the highest mean of these very test accuracies, a little unfair to DNM.")
+CLAIMS_LEGEND = (
+    "A comparison *holds* or *does not hold* where the permutation test, under Holm's correction over all rows, gives "
+    "p < 0.05 for or against it, else it *cannot be told*; *seeds needed* is then how many seeds a data set would show "
+    "a difference of the size of ours (80% power, with the correction, normal approximation). A claim holds if all "
+    "its comparisons do, and does not if one does not.")
+_ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
+
+
+def tables(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Title and `beside` frame of every table that has runs, with ``p_*`` columns after Holm's correction."""
+    usual, found = comparable_runs(runs), []
+    for design, data in product(DESIGNS, sorted(dict.fromkeys(usual.dataset), key=place)):
+        systems, published_as = design == "systems", DESIGNS[design][0]
+        run = usual[usual.dataset == data].groupby("n_train").method.agg(set)
+        rows = {n: table_rows(design, data, n) for n in sorted(run.index, key=size)}
+        # An ablation is worth a table if there is more than full DNM, a table of systems if there are two.
+        rows = [row for n, row in rows.items() if len(run[n] & set(row.method) - {"" if systems else "dnm"}) > systems]
+        if not rows:
+            continue
+        table = beside(runs, pd.concat(rows)).sort_values(
+            "encoder", kind="stable", ignore_index=True, key=lambda encoder: encoder.map(_ENCODERS).fillna(2))
+        columns = ["to_plain", "to_best"] if systems else ["to_dnm"]
+        p = table[columns].map(lambda difference: difference.p)
+        if systems:
+            p.loc[table.best == "plain", "to_best"] = np.nan  # it repeats "to plain": no second test
+        table[[f"p_{column}" for column in columns]] = holm(p.to_numpy().T.ravel()).reshape(len(columns), -1).T
+        theirs = ", ".join(map(str, sorted(set(table.table) - {0})))
+        where = f"Table {theirs}" if theirs else f"as Tables {min(published_as)}–{max(published_as)}"
+        found.append((f"{where}: {design} on {Path(data).stem}", table.assign(design=design)))
+    return found
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """One of `tables`, as people read it."""
+    shown, out = table[(table.runs > 0) | table.paper.notna()], {}
+    if shown.n_train.nunique() > 1:
+        out["n"] = shown.n_train
+    if shown.encoder[shown.runs > 0].nunique() > 1:
+        out["encoder"] = shown.encoder.replace("", "–")
+    out |= {"method": shown.title, "paper": numbers(shown.paper, shown.paper_error),
+            "ours": numbers(shown.ours, shown.error, missing="not run"), "seeds": shown.runs,
+            "off": numbers(shown.off, sign="+")}
+    for column, name in (("to_plain", "to plain"), ("to_best", "to best baseline"), ("to_dnm", "to DNM")):
+        if f"p_{column}" in shown:
+            best = [f" ({METHODS[b].title})" if column == "to_best" and d.pairs and b else ""
+                    for b, d in zip(shown.best, shown[column], strict=True)]
+            out[name] = [d.text() + b for d, b in zip(shown[column], best, strict=True)]
+            out[f"p, {name}"] = numbers(shown[f"p_{column}"], digits=3)
+    return pd.DataFrame(out)
+
+
+def overview(rows: pd.DataFrame) -> pd.DataFrame:
+    """The systems at a glance: a row a method, encoder and size, a column a data set; the paper's in brackets."""
+    every = rows[(rows.design == "systems") & (rows.runs > 0)]
+    theirs = ["" if np.isnan(paper) else f" ({paper:.1f})" for paper in every.paper]
+    every = every.assign(cell=np.add(numbers(every.ours, every.error), theirs, dtype=object))
+    wide = every.pivot_table(index=["n_train", "encoder", "title"], columns="dataset", values="cell", aggfunc="first",
+                             sort=False).fillna("–").rename(columns=lambda name: Path(name).stem).reset_index()
+    return wide.rename(columns={"n_train": "n", "title": "method"}).rename_axis(None, axis=1)
+
+
+def about(table: pd.DataFrame) -> str:
+    """Which of our settings stand in a table."""
+    mine = table[table.runs > 0].groupby(["n_train", "profile", "device"], sort=False).encoder.unique()
+    return "Ours: " + "; ".join(f"n = {n}: {', '.join(encoders)}, profile {profile}, {device}"
+                                for (n, profile, device), encoders in mine.items())
+
+
+def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, str]] = ()) -> list[Path]:
+    """``paper.html``, ``.md``, ``.csv``, ``claims.csv``, ``.png``; ``sources``: (file, runs, command) for the end."""
+    made = pd.DataFrame(sources, columns=["file", "runs", "command"])
+    found, judged = tables(runs), claims.verdicts(runs)
+    rows, picture = pd.concat([pd.DataFrame(), *(t for _, t in found)], ignore_index=True), charts.verdicts(judged)
+    setting = f"Setting: {judged.setting.iloc[0]}. {CLAIMS_LEGEND}"
+    parts = [("The paper's claims", setting, claims.readable(judged), picture)]
+    if found and len(glance := overview(rows)):
+        text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
+        parts.append(("The systems at a glance", text, glance, None))
+    for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
+        drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
+        smallest = table[table.n_train == table.n_train.iloc[0]]
+        parts.append((title, about(table), readable(table), charts.beside_paper(smallest) if drawn else None))
+    end = _not_run(rows)
+    text = "\n".join([
+        "# Ours beside the paper\n", f"{LEGEND}\n",
+        *(f"## {title}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
+        *(["## The runs and the commands that repeat them\n", markdown(made)] if len(made) else [])])
+    written = write_files(folder, {
+        "paper.md": text, "paper.csv": _flat(rows).to_csv(index=False), "claims.csv": _flat(judged).to_csv(index=False),
+        "paper.html": _page(parts, end, made)})
+    return [*written, *save(picture, folder / "claims", with_html=False)]
+
+
+def _not_run(rows: pd.DataFrame) -> str:
+    """How many of each published table's numbers have none of ours beside them."""
+    counts = published().groupby("table").size()
+    ours = rows[(rows.runs > 0) & rows.paper.notna()] if len(rows) else published().iloc[:0]
+    ours = ours.drop_duplicates(["table", "dataset", "n_train", "method", "paper"]).table.value_counts()
+    left = counts.sub(ours, fill_value=0).astype(int)
+    cells = ", ".join(f"{n} of the {counts[table]} cells of Table {table}" for table, n in left.items() if n)
+    return f"Not run by us: {cells}." if cells else ""
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """Differences as columns of their own, for CSV."""
+    for column in [name for name in table if isinstance(next(iter(table[name]), None), Difference)]:
+        spread = pd.DataFrame(map(vars, table[column]), index=table.index).add_prefix(f"{column}_")
+        table = table.drop(columns=column).join(spread)
+    return table
+
+
+def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
+    """Everything on one page that opens without a network; figures interactive."""
+    def emphasis(text: str) -> str:
+        return "".join(f"<em>{piece}</em>" if i % 2 else piece for i, piece in enumerate(html.escape(text).split("*")))
+
+    contents, sections = "", ""
+    for number, (title, text, table, figure) in enumerate(parts):
+        contents += f'<li><a href="#s{number}">{html.escape(title)}</a></li>'
+        sections += (f'<section id="s{number}"><h2>{html.escape(title)}</h2><p>{emphasis(text)}</p>'
+                     f"{table_html(table).to_html()}{figure_html(figure) if figure else ''}</section>")
+    runs = f"<section><h2>The runs</h2>{table_html(made).to_html()}</section>" if len(made) else ""
+    return page("Ours beside the paper",
+                f"<p>{emphasis(LEGEND)}</p><ol>{contents}</ol>{sections}<p>{html.escape(end)}</p>{runs}")
+
+
+def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets: list[str] | None = None,
+              sizes: list[str] | None = None, seeds: Iterable = (0, 1, 2, 3, 4), profile: str = "quick",
+              encoder: str = "minilm", parameters: Iterable = (), dry_run: bool = False, workers: int | None = None,
+              cluster: str = "", fleet: int | None = None, results: Path | None = None) -> None:
+    """What ``dnm paper`` does: train, write the report, draw; figures whose runs failed are left out and named."""
+    if "report" in names:
+        if len(names) > 1:
+            raise DnmError("`dnm paper report` reads kept runs and goes alone; tables write their report themselves")
+        kept = Path(runs) if runs else project_root() / "data" / "results"
+        sources = [(file, len(found), command) for file, command, found in load_files(kept)]
+        return print(*write(load(kept), out, sources), sep="\n")
+    given = dict(parameters)
+    if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
+        raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
+    choice = dict(encoder=encoder, profile=profile, datasets=datasets, sizes=sizes,
+                  seeds=tuple(as_list(seeds, int)), **given)
+    wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
+    # Those whose models are kept come first, as tables take the same runs; the others seed by seed.
+    others = (config for name, configs in wanted.items() if name not in ("figure3", "figure4") for config in configs)
+    groups = [(wanted.get("figure4", []), True), (sorted(others, key=lambda config: config.seed), False)]
+    groups = [(configs, models) for configs, models in groups if configs]
+    from dnm.runs.plan import plan  # only now: what is wrong with the settings is said at once
+    from dnm.runs.progress import in_terminal
+    from dnm.runs.scheduler import RunsFailed, run_all
+    from dnm.study import figures
+
+    store, failures, every = RunStore.open(runs), [], [config for configs, _ in groups for config in configs]
+    if dry_run:
+        return print(*plan(every, store, workers), sep="\n")
+    for configs, models in groups:
+        try:
+            with in_terminal() as show:
+                run_all(configs, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models,
+                        on_status=show)
+        except RunsFailed as failed:
+            failures.append(failed)
+    records = list({config.hash: found for config in every if (found := store.stored(config))}.values())
+    if results and records:
+        print(keep(records, results))
+    if any(name.startswith("table") for name in wanted) and records:
+        print(*write(frame(records), out), sep="\n")
+    lost = {run for failed in failures for run in failed.errors}
+    for name, configs in wanted.items():
+        if name.startswith("figure") and not lost & {config.hash for config in configs}:
+            with in_terminal() as show:
+                print(*figures.draw(name, out, store, show, **choice), sep="\n")
+    if failures:
+        raise DnmError("\n".join(map(str, failures)))

@@ -1,0 +1,107 @@
+"""Sentences to word pieces, and the table of their embeddings. Taught in notebook 01."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnm.errors import DnmError
+from dnm.packing import NOTHING
+
+WORD_SIZE = 300  # of random word vectors
+_PIECES: dict[tuple, dict] = {}  # sentences that have been split: runs of one process share most of theirs
+
+
+class Words(nn.Module):
+    """The word-embedding table, of which only the rows in use are trained.
+
+    A word piece that is not in the training sentences never receives a gradient, and with no weight decay
+    AdamW leaves it where it was; so training the rows in use alone is exact and saves memory and time.
+    ``table`` ``[V + 1, e]`` is the whole vocabulary as it was and a last row of zeros for `NOTHING`; ``rows``
+    ``[U + 1, e]`` are the trained ones.
+    """
+
+    def __init__(self, table: Tensor):
+        super().__init__()
+        self.register_buffer("table", torch.cat([table.detach(), table.new_zeros(1, table.shape[1])]))
+        self.use(torch.arange(len(table)))
+
+    def use(self, ids: Tensor) -> None:
+        """Make ``ids`` the rows that are trained."""
+        device, ids = self.table.device, ids.to(self.table.device)
+        local = torch.full((len(self.table),), len(ids), device=device)
+        local[ids] = torch.arange(len(ids), device=device)
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("local", local, persistent=False)
+        self.rows = nn.Parameter(torch.cat([self.table[ids], self.table[-1:]]))
+
+    def whole(self) -> Tensor:
+        """The whole table ``[V + 1, e]`` with the trained rows in their places."""
+        return self.table.index_copy(0, self.ids, self.rows.detach()[:-1])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Embeddings ``[..., e]`` of word pieces ``[...]``; zeros at `NOTHING`."""
+        local = self.local[ids]
+        words = F.embedding(local, self.rows)
+        if not self.training:  # held-out sentences hold other words, too
+            unused = (local == len(self.rows) - 1).unsqueeze(-1)
+            return torch.where(unused, F.embedding(ids % len(self.table), self.table), words)
+        return words.masked_fill((ids == NOTHING).unsqueeze(-1), 0.0)  # so that the row of zeros gets no gradient
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Sentences to word-piece ids, at most ``max_length`` with the special ones."""
+
+    folder: Path
+    max_length: int
+
+    def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        known = _PIECES.setdefault((self.folder, self.max_length), {})
+        if len(known) > 100_000:
+            known.clear()
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            ids = _tokenizer(self.folder)(new, truncation=True, max_length=self.max_length)["input_ids"]
+            known.update((text, np.array(sentence)) for text, sentence in zip(new, ids, strict=True))
+        return [known[text] for text in texts]
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(folder: Path):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged or missing file can fail in many ways inside the library
+        raise DnmError(f"cannot load the tokenizer in {folder}: {type(error).__name__}") from None
+
+
+def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
+    """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
+    vocabulary = _tokenizer(tokenizer.folder).get_vocab()
+    size = max(vocabulary.values()) + 1
+    if not path:
+        return torch.randn(size, WORD_SIZE).mul_(0.1)
+    table, number = None, 0
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
+                parts = line.rstrip().split(" ")
+                if table is None:
+                    table = torch.randn(size, len(parts) - 1).mul_(0.1)
+                if len(parts) <= table.shape[1]:
+                    raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
+                values = parts[-table.shape[1]:]
+                word = " ".join(parts[:-table.shape[1]])  # a few words of the large files hold blanks
+                if word in vocabulary:
+                    table[vocabulary[word]] = torch.tensor([float(value) for value in values])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
+                       "the same count of numbers, separated by blanks") from None
+    if table is None:
+        raise DnmError(f"{path} holds no word vectors")
+    return table
