@@ -25,8 +25,8 @@ EXAMPLES = """examples:
 
 places: a file or folder that you name is looked for from where you are, as in every shell. What you do not name
 lies in the project's folder: {root}
-(the checkout, or $DNM_HOME): runs/ for runs and all that is made of them, data/ for data sets. A run and its model
-can be named by the first digits of the run's hash.
+($DNM_HOME, else the checkout, else where you are): runs/ for runs and all that is made of them, data/ for data sets.
+A run there and its model can be named by the run's hash, or its first digits, four at least.
 """
 _SETTINGS = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
 _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="numbers or names, such as 02 04 06_tsne")
     run.add_argument("--datasets", nargs="+", default=["builtin"], metavar="DATA", help="default: builtin")
     _parameters(run, "a parameter of the notebooks; the value is read as JSON where it is JSON")
-    run.add_argument("--out", type=Path, default=project_root() / "runs" / "batch", help="default: runs/batch")
+    _out(run, "runs/batch")
 
     paper = commands.add_parser("paper", help="the paper's tables and figures from runs of our own, beside its numbers")
     paper.add_argument("names", nargs="+", metavar="NAME", help="table2 … table11, figure1 … figure4, all; or report: "
@@ -94,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="tables and figures from stored runs, without training")
     report.add_argument("runs", nargs="?", default=str(project_root() / "runs"), help="a folder of stored runs, a file "
-                        "of several, or a run's hash (default: runs)")
-    report.add_argument("--out", type=Path, default=project_root() / "runs" / "report", help="default: runs/report")
+                        "of several, or a run's hash (default: the project's runs/)")
+    _out(report, "runs/report")
     report.add_argument("--no-html", action="store_true", help="figures as PNG only")
 
     predict = commands.add_parser("predict", help="classify sentences with a saved model")
@@ -128,9 +128,14 @@ def _parameters(command: argparse.ArgumentParser, about: str) -> None:
 
 
 def _places(command: argparse.ArgumentParser, out: str = "") -> None:
-    command.add_argument("--runs", help="folder of stored runs (default: runs)")
+    command.add_argument("--runs", help="folder of stored runs (default: the project's runs/)")
     if out:
-        command.add_argument("--out", type=Path, default=project_root() / out, help=f"output folder (default: {out})")
+        _out(command, out)
+
+
+def _out(command: argparse.ArgumentParser, place: str) -> None:
+    command.add_argument("--out", type=Path, default=project_root() / place,
+                         help=f"output folder (default: the project's {place}/)")
 
 
 def _many(command: argparse.ArgumentParser, seeds: str) -> None:

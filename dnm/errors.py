@@ -21,8 +21,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:
 def project_root() -> Path:
     """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, where whatever has no other place is kept.
 
-    ``$DNM_HOME`` if set; else the checkout the package was installed from in editable mode; else the
-    working directory.
+    ``$DNM_HOME`` if set; else the checkout that an editable install comes from; else the working directory.
     """
     if home := os.environ.get("DNM_HOME"):
         return Path(home).expanduser().resolve()

@@ -120,8 +120,14 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
             pytest.fail(f"the {n}. figure with a slider does not move")
 
 
-def test_live_training_starts_stops_and_goes_on(opened, tmp_path):
-    page = opened("04", profile="lesson", seeds=[0], store=str(tmp_path))
+def test_live_training_starts_stops_and_goes_on(opened, tmp_path, tiny_models):
+    import transformers as hf
+
+    slow, tokenizer = tmp_path / "slow", hf.AutoTokenizer.from_pretrained(tiny_models["bert"])  # time enough to press Stop
+    hf.BertModel(hf.BertConfig(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=256,
+                               vocab_size=tokenizer.vocab_size, max_position_embeddings=140)).save_pretrained(slow)
+    tokenizer.save_pretrained(slow)
+    page = opened("04", profile="lesson", methods=["plain"], seeds=[0], encoder=str(slow), store=str(tmp_path / "runs"))
     plot = drive.figure(page, 0, drive.WIDGET)
     said, start = page.locator(".widget-html-content").first, page.get_by_role("button", name="Start", exact=True)
 

@@ -93,8 +93,10 @@ def weights_digest(folder: Path) -> str:
 
 def identity(encoder: str, word_vectors: str = "") -> str:
     """What an encoder starts from, for the record of a run: a digest of its weights, or of its word vectors."""
+    if word_vectors and not Path(word_vectors).is_file():
+        raise DnmError(f"cannot read word vectors {word_vectors}: there is no such file")
     if encoder in SCRATCH:
-        return file_sha256(Path(word_vectors))[:16] if word_vectors and Path(word_vectors).is_file() else "random"
+        return file_sha256(Path(word_vectors))[:16] if word_vectors else "random"
     return weights_digest(model_folder(encoder))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -78,7 +79,8 @@ def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
     rates: dict[str, list[float]] = {}
     for record in records:
         config = RunConfig(**record["config"])
-        with contextlib.suppress(DnmError):  # its data are no longer there
+        with contextlib.suppress(DnmError), warnings.catch_warnings():  # its data may be gone, or not be asked for
+            warnings.simplefilter("ignore")
             rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
     for config in configs:
         if config.encoder not in rates:

@@ -83,4 +83,6 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
 
     with bar:
         yield show
-        bar.refresh()
+        if bar.total:
+            bar.delay = 0  # else a short bar ends without a new line
+            bar.refresh()

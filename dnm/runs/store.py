@@ -39,8 +39,8 @@ class RunStore:
         if Path(name).expanduser().exists() or not re.fullmatch(r"[0-9a-f]{4,12}", name):
             return Path(name).expanduser()
         if len(found := sorted(self.folder.glob(f"{name}*{suffix}"))) != 1:
-            raise DnmError(f"{len(found) or 'no'} runs in {self.folder} have a hash that begins with {name} and a "
-                           f"{suffix[1:]} file")
+            kept = " and have kept their model (--save-models)" * (suffix == ".model")
+            raise DnmError(f"{len(found) or 'no'} runs in {self.folder} have a hash that begins with {name}{kept}")
         return found[0]
 
     def result_path(self, config: RunConfig) -> Path:
