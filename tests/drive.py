@@ -138,6 +138,6 @@ def offline(browser: Any, path: Path) -> tuple[Any, list[int], list[str]]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.resolve().as_uri())
     plots = page.locator(".plotly-graph-div")
-    for n in range(plots.count()):  # the page unpacks its library first
+    for n in range(plots.count()):  # the page holds a library of 5 MB
         plots.nth(n).locator(".main-svg").first.wait_for(state="attached", timeout=30_000)
     return page, [plot.locator("path, text").count() for plot in plots.all()], errors

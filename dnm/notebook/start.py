@@ -1,4 +1,4 @@
-"""How every notebook begins, and how training tells its progress there and to `dnm study`. Taught in notebook 04."""
+"""How every notebook begins, and how training tells its progress there. Taught in notebook 04."""
 
 import os
 import time

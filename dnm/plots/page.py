@@ -3,6 +3,7 @@
 import html
 import os
 import shutil
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def chromium() -> str | None:
     found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
     try:
         if found:
+            subprocess.run([found, "--version"], check=True, capture_output=True, timeout=60)  # kaleido waits for ever
             go.Figure().to_image(width=50, height=50)
             return found
         print("no Chromium found, so no PNG figures: install one, or set BROWSER_PATH")

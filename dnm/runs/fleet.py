@@ -75,7 +75,10 @@ def fleet_size(config: RunConfig) -> int:
     # Weights, gradients, two moments and the best weights, 4 bytes each; activations after Korthikanti et al. (2022),
     # section 4.1, whose 34 and 5 count bytes at two a number.
     activations = tokens * layers * (34 * d + 5 * shape.num_attention_heads * config.max_length) * (1 if dtype else 2)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        free = torch.cuda.mem_get_info(device)[0]
+    except RuntimeError:  # no room even to ask
+        return 1
     return int(max(1, min(MOST, 0.8 * free // (20 * parameters + activations))))
 
 
@@ -96,9 +99,9 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
             runs = [Run(config) for config in configs]
             train(Fleet(runs, graph), **options)
         return [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
-    except torch.cuda.OutOfMemoryError:
+    except (DnmError, torch.cuda.OutOfMemoryError):
         raise
-    except RuntimeError as error:  # what a broken recording leaves behind (generators, streams) cannot be trusted
+    except Exception as error:  # what a broken recording leaves behind (generators, streams) cannot be trusted
         if (graph and kind(first)) or _is_lost(device):
             raise DeviceLost((str(error).splitlines() or [""])[0]) from None
         raise
