@@ -12,9 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 from dnm import __version__
-from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, RunConfig, as_list
+from dnm.config import PROFILES, RunConfig, as_list
 from dnm.errors import DnmError, project_root, unknown
-from dnm.methods import METHODS
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
@@ -199,21 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def show_list() -> None:
-    """Print what there is to choose from."""
-    print("methods:")
-    for row in METHODS.values():
-        print(f"  {row.name:15} {row.title} ({row.source})")
-    print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
-          "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
-    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
-    print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
-    print("profiles:")
-    for name, values in PROFILES.items():
-        print(f"  {name:6} " + ", ".join(f"{key}={value}" for key, value in values.items()))
-
-
 COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:run_batch",
             "paper": "dnm.study.report:run_paper", "train": "dnm.study.commands:train",
             "report": "dnm.study.commands:report", "predict": "dnm.study.commands:predict",
-            "fetch": "dnm.data.datasets:fetch_all", "bench": "dnm.bench.race:run_bench", "list": "dnm.cli:show_list"}
+            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch_all",
+            "bench": "dnm.bench.race:run_bench"}

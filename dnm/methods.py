@@ -79,6 +79,7 @@ _ROWS = [
     replace(_DNM, name="dnm-no-sds", title="DNM w/o SDS", source="Tables 10, 11", partners="farthest"),
     replace(_DNM, name="dnm-no-dnm", title="DNM w/o DNM", source="Tables 10, 11", inputs="scalar", labels="scalar"),
     replace(_DNM, name="dnm-random", title="DNM, random partners", source="our control", partners="random"),
+    Method("label-embedding", "Label embeddings, no mixing", "our control", "none", "none", "none", "none", "cosine"),
     Method("logreg", "Logistic regression", "our baseline, frozen features",
            "frozen", "none", "none", "none", "cross-entropy"),
 ]

@@ -32,6 +32,8 @@ def expected_loss(method: str, h, y, p, draws) -> float:
     k = min(row.k, (N - 1) // 2)
     if method == "plain":
         return float(np.mean([ref.cross_entropy(p["fc_w"] @ h[i] + p["fc_b"], y[i]) for i in range(N)]))
+    if method == "label-embedding":
+        return float(np.mean([(1 - ref.cosine(p["fc_w"] @ h[i] + p["fc_b"], p["M"][y[i]])) ** 2 for i in range(N)]))
     if method in ("senmixup", "wordmixup"):
         return ref.senmixup_loss(h, y, p, perm, lam, mix_hidden=method == "senmixup")
     if method == "nonlinearmixup":

@@ -174,7 +174,7 @@ def test_tables_are_the_papers_grid():
     here = [c for c in full if c.n_train == 50 and c.seed == 0]
     assert sorted((c.encoder, c.method) for c in here) == sorted(
         [(e, m) for e in ("cnn", "lstm") for m in ("plain", "wordmixup", "senmixup", "nonlinearmixup")]
-        + [("minilm", m) for m in ("plain", "wordmixup", "senmixup", "nonlinearmixup", "dnm", "logreg")])
+        + [("minilm", m) for m in ("plain", "wordmixup", "senmixup", "nonlinearmixup", "dnm", "label-embedding", "logreg")])
     assert len(full) == len(here) * 6 * 5
     assert {c.method for c in experiment("table7")} == {"dnm", "dnm-k1", "dnm-k3", "dnm-k7", "dnm-k9"}
     assert {c.n_train for c in experiment("table7")} == {"all"} and {c.dataset for c in experiment("table7")} == {"subj", "mr", "sst1"}

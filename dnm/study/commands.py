@@ -1,8 +1,9 @@
-"""What ``dnm train``, ``dnm report`` and ``dnm predict`` do."""
+"""What ``dnm train``, ``dnm report``, ``dnm predict`` and ``dnm list`` do."""
 
 from pathlib import Path
 
-from dnm.config import as_list
+from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, as_list
+from dnm.methods import METHODS
 from dnm.runs.plan import grid
 from dnm.runs.store import RunStore
 
@@ -46,3 +47,17 @@ def predict(model: str, texts: list[str], runs: str | None) -> None:
     for text, scores in zip(texts, classifier.scores(texts), strict=True):
         ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
+
+
+def show_list() -> None:
+    """Print what there is to choose from."""
+    print("methods:")
+    for row in METHODS.values():
+        print(f"  {row.name:16} {row.title} ({row.source})")
+    print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
+          "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
+    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
+    print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
+    print("profiles:")
+    for name, values in PROFILES.items():
+        print(f"  {name:6} " + ", ".join(f"{key}={value}" for key, value in values.items()))

@@ -16,7 +16,8 @@ from dnm.methods import METHODS
 SIZES = ("50", "200", "500", "1000", "2000", "all")
 SCRATCH = "cnn or lstm"  # the paper does not say which of the two its rows without BERT used; we run both
 # What each table is about: the tables, the sizes of each, and the rows of ours that the paper does not have.
-DESIGNS = {"systems": ({2: SIZES, 3: SIZES, 4: SIZES, 5: SIZES}, (("logreg", "bert-base-uncased"), ("plain", SCRATCH))),
+DESIGNS = {"systems": ({2: SIZES, 3: SIZES, 4: SIZES, 5: SIZES}, (
+               ("logreg", "bert-base-uncased"), ("label-embedding", "bert-base-uncased"), ("plain", SCRATCH))),
            "top-K": ({6: ("50",), 7: ("all",)}, ()), "policies": ({8: ("50",), 9: ("all",)}, ()),
            "parts": ({10: ("50",), 11: ("all",)}, (("dnm-random", "bert-base-uncased"),))}
 PRETRAINED_ONLY = ("lr", "head_lr", "pooling", "dropout")  # settings that CNN and LSTM keep their own of
