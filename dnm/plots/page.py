@@ -7,43 +7,42 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --page: #ffffff; --soft: #f3f4f6; --line: #d0d4da; --link: #0b5cad }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --page: #16181b; --soft: #22262b; --line: #3b4149; --link: #7ab8f5 } }
-body { max-width: 72rem; box-sizing: border-box; margin: 0 auto; padding: 1rem 1.5rem 4rem; color: var(--ink);
-  background: var(--page); font: 17px/1.6 Helvetica, Arial, sans-serif } figure, img { max-width: 100% }
-h1, h2, h3 { line-height: 1.25; margin-top: 2em } section { border-top: 1px solid var(--line); margin-top: 3rem }
-pre { white-space: pre-wrap; background: var(--soft); padding: .7rem 1rem; font-size: 14px; line-height: 1.45 }
-a { color: var(--link) } code { font-size: .92em }
-a.anchor-link, .jp-InputPrompt, .jp-OutputPrompt, .prompt { display: none }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 15px; display: block; overflow-x: auto }
-caption { text-align: left; opacity: .8; padding-bottom: .4rem }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem; text-align: left; vertical-align: top }
-.plotly-graph-div, .picture { background: #ffffff; overflow-x: auto; margin: 1rem 0 }
-"""
+_PARTS = {kind: Path(__file__).with_suffix(f".{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
 _SHOWN = dict(auto_play=False, config={"responsive": True})
 
 
-def page(title: str, body: str, css: str = "") -> str:
-    """A whole page that opens without a network, in light and dark; plotly is in it where a figure needs it."""
+def page(title: str, lead: str, sections: dict[str, tuple[str, str]], css: str = "") -> str:
+    """A whole page that opens without a network, in light and dark; plotly is in it where a figure needs it.
+
+    ``lead`` is HTML; ``sections``: the HTML of each with its name for the navigation, by its id.
+    """
+    body = lead + "".join(f'<section id="{name}">{content}</section>' for name, (_, content) in sections.items())
+    links = "".join(f'<a href="#{name}">{html.escape(shown)}</a>' for name, (shown, _) in sections.items())
     library = f"<script>{get_plotlyjs()}</script>" if "plotly-graph-div" in body else ""
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width"><title>{html.escape(title)}</title><style>{STYLE}{css}</style></head>'
-            f"<body><h1>{html.escape(title)}</h1>\n{library}{body}</body></html>")
+            f'content="width=device-width"><title>{html.escape(title)}</title><style>{_PARTS["css"]}{css}</style></head>'
+            f'<body><nav><label hidden><input type="checkbox"> show all code</label>{links}</nav><main>'
+            f"<h1>{html.escape(title)}</h1>\n{body}</main>\n{library}<script>{_PARTS['js']}</script></body></html>")
 
 
 def table_html(table, heading: str = ""):
     """A data frame for a page or notebook, without row numbers; whatever text it holds is escaped."""
-    return table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
+    long = [table.iloc[:, i].map(str).str.len().max() > 45 for i in range(table.shape[1])]  # sentences, not numbers
+    looks = [dict(selector="th, td", props="text-align: left; white-space: nowrap"), *(
+        dict(selector=f"td.col{i}", props="white-space: normal; min-width: 17em") for i in np.flatnonzero(long))]
+    return (table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
+            .set_table_styles(looks))
 
 
 def figure_html(figure: go.Figure) -> str:
-    """A figure as a part of a `page`, which brings plotly."""
-    return figure.to_html(include_plotlyjs=False, full_html=False, **_SHOWN)
+    """A figure as a part of a `page`, whose script draws it."""
+    spec = figure.to_json().replace("<", "\\u003c")  # so that no text of it ends the script
+    return (f'<div class="figure"><div class="plotly-graph-div" style="height: {figure.layout.height or 450}px"></div>'
+            f'<script type="application/json">{spec}</script></div>')
 
 
 def save(figure: go.Figure, path: Path, with_html: bool = True) -> list[Path]:

@@ -145,14 +145,11 @@ def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
     def emphasis(text: str) -> str:
         return "".join(f"<em>{piece}</em>" if i % 2 else piece for i, piece in enumerate(html.escape(text).split("*")))
 
-    contents, sections = "", ""
-    for number, (title, text, table, figure) in enumerate(parts):
-        contents += f'<li><a href="#s{number}">{html.escape(title)}</a></li>'
-        sections += (f'<section id="s{number}"><h2>{html.escape(title)}</h2><p>{emphasis(text)}</p>'
-                     f"{table_html(table).to_html()}{figure_html(figure) if figure else ''}</section>")
-    runs = f"<section><h2>The runs</h2>{table_html(made).to_html()}</section>" if len(made) else ""
-    return page("Ours beside the paper",
-                f"<p>{emphasis(LEGEND)}</p><ol>{contents}</ol>{sections}<p>{html.escape(end)}</p>{runs}")
+    parts = [*parts, ("The runs", end, made, None)] if len(made) else parts
+    return page("Ours beside the paper", f"<p>{emphasis(LEGEND)}</p>", {
+        f"s{number}": (title, f"<h2>{html.escape(title)}</h2><p>{emphasis(text)}</p>{table_html(table).to_html()}"
+                              f"{figure_html(figure) if figure else ''}")
+        for number, (title, text, table, figure) in enumerate(parts)})
 
 
 def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets: list[str] | None = None,
