@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import joblib
+import pandas as pd
 
 from dnm.config import DATASETS, RunConfig
 from dnm.data.datasets import dataset_of
@@ -45,8 +46,7 @@ def run_study(profile: str, dataset: str, out: Path, runs: str | None = None) ->
     jobs = [_job(path, out / "notebooks", wanted | ONLY.get(path.stem, {})) for path in notebooks()]
     records = train_all(jobs, store)
     executed = execute_all(jobs)
-    training = next(job for job in jobs if "sizes" in job[2])
-    trained = frame([records[config.hash] for config in runs_of(training[0], training[2])["configs"]])
+    trained = _frame(records, next(job for job in jobs if "sizes" in job[2]))
     print("figures, tables and report …", flush=True)
     written = {"report": [write_report(executed, trained, out / "report.html")], "notebooks": executed,
                "tables": tables.write_tables(trained, out), "figures": tables.write_figures(trained, out / "figures")}
@@ -80,11 +80,12 @@ def run_batch(notebooks: list[str], datasets: list[str], out: Path, parameters: 
         folders.setdefault(config.dataset, out / (f"{stem}-{len(folders)}" if out / stem in folders.values() else stem))
     jobs = {folder: [_job(path, folder, {"dataset": dataset} | ({} if dataset in DATASETS else {"file": dataset})
                           | parameters) for path in chosen] for dataset, folder in folders.items()}
-    train_all([job for several in jobs.values() for job in several], RunStore.open(parameters.get("store")))
-    for folder, several in jobs.items():
+    records = train_all([job for several in jobs.values() for job in several], RunStore.open(parameters.get("store")))
+    for (folder, several), dataset in zip(jobs.items(), folders, strict=True):
         print(f"{folder.name}:", flush=True)
         executed = execute_all(several)
-        written += [*executed, write_report(executed, None, folder / "report.html")]
+        about = f"notebooks on {Path(dataset).stem}"
+        written += [*executed, write_report(executed, _frame(records, *several), folder / "report.html", about)]
     print(*written, sep="\n")
     return written
 
@@ -134,6 +135,12 @@ def train_all(jobs: list[Job], store: RunStore) -> dict[str, dict]:
     with in_terminal() as show:
         records = run_all(configs, store, save_models=[c for need in needs for c in need["models"]], on_status=show)
     return {record["hash"]: record for record in records}
+
+
+def _frame(records: dict[str, dict], *jobs: Job) -> pd.DataFrame:
+    """The runs that notebooks compare, of the records by hash."""
+    wanted = {config.hash for path, _, given in jobs for config in runs_of(path, given)["configs"]}
+    return frame([record for name, record in records.items() if name in wanted])
 
 
 def execute_all(jobs: list[Job]) -> list[Path]:

@@ -20,7 +20,7 @@ from dnm.plots.page import figure_html, page, table_html
 from dnm.runs.results import COMPARABLE
 from dnm.study import tables
 from dnm.study.claims import SIGNIFICANT
-from dnm.study.statistics import by_seed, difference, paired, seeds_needed
+from dnm.study.statistics import by_seed, difference, seeds_needed
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FEWEST = math.ceil(math.log2(2 / SIGNIFICANT))  # pairs with which a sign-flip test can tell anything from chance
@@ -36,10 +36,10 @@ def write_report(executed: list[Path], runs: pd.DataFrame | None, target: Path, 
         sections["answer"] = "The answer", opening(runs)
     for path in executed:
         cells = nbformat.read(path, as_version=4).cells
-        titles = re.findall("^# ([^:\n]+)", "\n".join(c.source for c in cells if c.cell_type == "markdown"), flags=re.M)
-        body = "\n".join(map(_cell, cells))
-        body = re.sub(r'<a href="([^"#][^"]*)">(.*?)</a>', lambda link: _link(link, here, target.parent), body, flags=re.S)
-        sections[path.stem] = [*titles, path.stem][0], re.sub(r'<(h\d) id="[^"]*"', r"<\1", body)
+        body = re.sub(r'<(h\d) id="[^"]*"', r"<\1", "\n".join(map(_cell, cells)))  # notebooks share headings
+        body = re.sub(r'<a href="([^"#]+)">(.*?)</a>', lambda link: _link(link, here, target.parent), body, flags=re.S)
+        title = re.search("<h1>([^:<]+)", body)
+        sections[path.stem] = html.unescape(title[1]) if title else path.stem, body
     colours, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     css = f"{colours}@media (prefers-color-scheme: dark) {{{dark}}} .highlight {{ background: none }}"
     write_atomically(target, page(f"Dynamic nonlinear mixup: {about}", "", sections, css).encode())
@@ -50,38 +50,35 @@ def opening(runs: pd.DataFrame) -> str:
     """The answer in words, picture and table, for the setting (of `COMPARABLE`) that most runs have."""
     groups, table = [mine for _, mine in runs.groupby(COMPARABLE, sort=False)], tables.summary(runs)
     most = max(groups, key=len)
-    return (f"<p>{html.escape(' '.join(answer(most)))}</p>{figure_html(accuracies(most))}"
+    picture = accuracies(most)
+    picture.update_layout(height=130 + 50 * most.title.nunique(), margin_t=70)  # so that the table is in sight
+    return (f"<p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
             "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed.</p>")
 
 
-def answer(runs: pd.DataFrame) -> list[str]:
-    """Sentences on DNM beside plain fine-tuning in runs of one setting: what came out, and how sure that is."""
-    names = [METHODS[name].title for name in ("dnm", "plain")]
-    ours, theirs = ([*runs[runs.title == name].drop_duplicates("seed").accuracy] for name in names)
-    if not (ours and theirs):
-        return ["These runs hold no DNM beside plain fine-tuning, so they do not answer the study's question."]
-    first, counts = runs.iloc[0], sorted({len(ours), len(theirs)})
-    seeds = f"{' and '.join(map(str, counts))} seed{'s' * (counts != [1])}"
-    guess = f"; guessing gives {100 / len(first['labels']):.0f}%" if len(first["labels"]) else ""
-    shares = [f"{number(sum(mine) / len(mine), standard_error(mine))}%" for mine in (ours, theirs)]
-    said = [f"On {first['data']}, with {first.n_train} labelled sentences, DNM gives {shares[0]} of the test sentences "
-            f"their class, plain fine-tuning {shares[1]} (mean ± standard error, {seeds}{guess})."]
-    gap = difference([paired(by_seed(runs, "title"), (1, names[0]), (-1, names[1])).to_numpy()])
-    if gap.pairs < 2:
-        return [*said, f"They share {gap.pairs or 'no'} seed{'s' * (gap.pairs != 1)}.",
-                "Whether DNM helps cannot be told from that: a single pair says nothing of chance."]
-    where = "above" if gap.mean > 0 else "below"
-    said += [f"Seed by seed DNM is {abs(gap.mean):.1f} points {where} plain fine-tuning (95% interval {gap.low:+.1f} to "
-             f"{gap.high:+.1f}, {gap.pairs} pairs)."]
-    chance = f"chance alone brings a difference this large in {gap.p:.{int(gap.p < 0.1)}%} of such comparisons"
+def answer(runs: pd.DataFrame) -> str:
+    """Three sentences on DNM beside plain fine-tuning in runs of one setting: what came out, and how sure that is."""
+    names, first = [METHODS[name].title for name in ("dnm", "plain")], runs.iloc[0]
+    pairs = by_seed(runs, "title").reindex(columns=names).dropna()
+    if pairs.empty:
+        return "These runs hold no DNM and plain fine-tuning with the same seed, so they cannot tell whether it helps."
+    ours, theirs = (number(mine.mean(), standard_error(mine)) for _, mine in pairs.items())
+    guess = f"; guessing: {100 / len(first['labels']):.0f}%" if first["labels"] else ""
+    gap = difference([pairs[names[0]] - pairs[names[1]]])
+    interval = f" (95% interval: {gap.low:+.1f} to {gap.high:+.1f})" if gap.pairs > 1 else ""
+    chance = f"chance alone brings a difference this large in {gap.p:.1%} of such comparisons (sign-flip test)"
     if gap.p < SIGNIFICANT:
-        return [*said, f"So DNM {'helps' if gap.mean > 0 else 'does harm'} here: {chance} (sign-flip test)."]
-    needed = seeds_needed(gap.mean, gap.spread)
-    if gap.pairs < FEWEST:
-        chance = (f"fewer than {FEWEST} pairs tell nothing from chance, wherever their interval lies")
-    return [*said, f"Whether DNM helps cannot be told: {chance}; to tell a difference of this size takes "
-            f"{f'about {needed:.0f}' if needed < math.inf else 'more than 1000'} seeds."]
+        verdict = f"So DNM {'helps' if gap.mean > 0 else 'does harm'} here: {chance}."
+    else:
+        needed = f"{seeds_needed(gap.mean, gap.spread):.0f}".replace("inf", "1000 and more")
+        verdict = "Whether DNM helps cannot be told: " + (
+            chance if gap.pairs >= FEWEST else f"fewer than {FEWEST} pairs tell nothing from chance") + (
+            f"; a difference of this size takes about {needed} seeds." if gap.pairs > 1 else ".")
+    return (f"On {first['data']}, with {first.n_train} labelled sentences, DNM classifies {ours}% of the test sentences "
+            f"correctly, plain fine-tuning {theirs}% (mean ± standard error, {gap.pairs} seed{'s' * (gap.pairs > 1)}"
+            f"{guess}). Seed by seed, DNM is {abs(gap.mean):.1f} points {'above' if gap.mean > 0 else 'below'} plain "
+            f"fine-tuning{interval}. {verdict}")
 
 
 def _cell(cell) -> str:
@@ -93,12 +90,12 @@ def _cell(cell) -> str:
 
     if cell.cell_type != "code":
         return markdown2html(mathml(cell.source)) if cell.cell_type == "markdown" else ""
-    code, before = highlight(cell.source, PythonLexer(), HtmlFormatter()), ""
-    if "injected-parameters" in cell.metadata.get("tags", []):
-        before = ("<p>This page was made with the values below; they replace those of the same name in the cell before. "
-                  f"All others hold as they stand there.</p>{code}")
+    code, tags, before = highlight(cell.source, PythonLexer(), HtmlFormatter()), cell.metadata.get("tags", []), ""
+    if "injected-parameters" in tags:
+        before = f"<p>This page was made with the values below instead of those of the same name above.</p>{code}"
     elif cell.source.strip():
-        before = f'<details class="code"><summary>code, {len(cell.source.splitlines())} lines</summary>{code}</details>'
+        kind = "parameters" if "parameters" in tags else "code"
+        before = f'<details class="code"><summary>{kind}</summary>{code}</details>'
     return before + "".join(map(_output, cell.outputs))
 
 
@@ -113,7 +110,7 @@ def _output(output) -> str:
         return figure_html(go.Figure(data[PLOTLY]))
     if "text/html" in data:
         return f"<div>{data['text/html']}</div>"
-    if "image/png" in data:
+    if "image/png" in data:  # a picture stays where there is only that
         return f'<div class="figure"><img alt="figure" src="data:image/png;base64,{data["image/png"]}"></div>'
     return f"<pre>{ansi2html(data['text/plain'])}</pre>" if data.get("text/plain", "").strip() else ""
 

@@ -14,24 +14,27 @@ function wrap(text, most) {
 
 // The figure of a box in the page's colours for text, lines and ground.
 function coloured(box) {
-  const style = getComputedStyle(document.documentElement), [ink, page, line] =
-    ['--ink', '--page', '--line'].map(name => style.getPropertyValue(name))
+  const style = getComputedStyle(document.documentElement), [ink, page, line, blue] =
+    ['--ink', '--page', '--line', '--blue'].map(name => style.getPropertyValue(name))
   const ours = { white: page, '#000000': ink, '#2a3f5f': ink, '#444444': ink, '#555555': ink, '#EBF0F8': line, '#C8D4E3': line }
-  return JSON.parse(box.nextElementSibling.textContent, (key, value) =>
+  return JSON.parse(box.nextElementSibling.textContent.replaceAll('#0072B2', blue), (key, value) =>
     (value?.[0] === '#' || /color$/.test(key)) && ours[value] || value)
 }
 
 // For a narrow screen: panels below each other, the legend below them, small letters, long texts in lines.
-function narrowed({ data, layout, frames }) {
+function narrowed({ data, layout, frames }, width) {
   const axes = kind => Object.keys(layout).filter(key => key.startsWith(kind)).map(key => layout[key])
-  const notes = layout.annotations ?? [], margin = layout.margin, old = layout.height - margin.t - margin.b
+  const notes = new Set(layout.annotations), margin = layout.margin, old = layout.height - margin.t - margin.b
   const panels = axes('yaxis').filter(y => y.domain).map(y => [layout[`xaxis${y.anchor.slice(1)}`], y])
     .sort(([x, y], [x2, y2]) => y2.domain[1] - y.domain[1] || x.domain[0] - x2.domain[0])
   const stacked = panels.length > 1, each = 240, step = each + 100, all = stacked ? step * panels.length - 100 : old
   if (stacked) panels.forEach(([x, y], place) => {
     const top = 1 - place * step / all, near = (a, b) => Math.abs(a - b) < 1e-6
-    for (const note of notes) if (note.yref === 'paper' && near(note.y, y.domain[1]) && near(note.x, (x.domain[0] + x.domain[1]) / 2))
-      Object.assign(note, { x: 0.5, y: top, text: wrap(note.text, 50), font: { size: 12 }, moved: true })
+    for (const note of notes)
+      if (note.yref === 'paper' && near(note.y, y.domain[1]) && near(note.x, (x.domain[0] + x.domain[1]) / 2)) {
+        Object.assign(note, { x: 0.5, y: top, text: wrap(note.text, 50), font: { size: 12 } })
+        notes.delete(note) // or it could be taken for another panel's title
+      }
     ;[x.domain, y.domain] = [[0, 1], [top - each / all, top]]
     if (y.matches) delete y.showticklabels
   })
@@ -39,15 +42,17 @@ function narrowed({ data, layout, frames }) {
     if (axis.title?.text) axis.title.text = wrap(axis.title.text, 38)
     axis.ticktext = axis.ticktext?.map(text => wrap(text, 14))
   }
-  const named = new Set(data.filter(trace => trace.name && trace.showlegend !== false).map(trace => trace.name)).size
-  const legend = named > 1 ? 22 * Math.ceil(named / 2) : 0, sliders = layout.sliders ?? []
+  margin.l = Math.min(margin.l, 100)
+  const names = [...new Set(data.filter(trace => trace.showlegend !== false).map(trace => trace.name ?? ''))], sliders = layout.sliders ?? []
+  const columns = Math.floor((width - margin.l - 15) / (40 + 7 * Math.max(...names.map(name => name.length)))) || 1
+  const legend = names.length > 1 ? 22 * Math.ceil(names.length / columns) : 0
   for (const shown of [layout, ...(frames ?? []).map(frame => frame.layout)])
     if (shown?.title?.text) shown.title.text = wrap(shown.title.text, 46)
   const lines = (layout.title?.text ?? '').split('<br>').length
-  Object.assign(margin, { l: Math.min(margin.l, 100), r: 15, t: 18 * lines + (stacked ? 50 : 25), b: 65 + legend + (sliders.length && 100) })
+  Object.assign(margin, { r: 15, t: 18 * lines + (stacked ? 55 : 35), b: 65 + legend + (sliders.length && 100) })
   for (const slider of sliders) slider.pad = { t: 60 + legend }
   Object.assign(layout, { width: undefined, height: all + margin.t + margin.b, font: { ...layout.font, size: 11 } })
-  layout.title = { ...layout.title, x: 0.02, xanchor: 'left', y: 1, yanchor: 'top', yref: 'container', pad: { t: 8 }, font: { size: 13 } }
+  layout.title = { ...layout.title, x: 0.02, xanchor: 'left', y: 1, yanchor: 'top', yref: 'container', pad: { t: 20 }, font: { size: 13 } }
   layout.legend = { ...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -60 / all, yanchor: 'top' }
 }
 
@@ -58,7 +63,7 @@ async function draw() {
     const wide = layout.margin?.l > 200 || data.some(trace => trace.mode === 'text') ||
       layout.annotations?.filter(note => /^x\d*$/.test(note.xref ?? 'x')).length > 5
     box.style.minWidth = narrow.matches && wide ? '46rem' : ''
-    if (narrow.matches && !wide && layout.height) narrowed(figure)
+    if (narrow.matches && !wide && layout.height) narrowed(figure, box.clientWidth)
     box.style.height = `${layout.height ?? 450}px`
     await Plotly.newPlot(box, { ...figure, config: { responsive: true } })
     await new Promise(next => setTimeout(next)) // the page stays alive between figures

@@ -12,7 +12,6 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 _PARTS = {kind: Path(__file__).with_suffix(f".{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
-_SHOWN = dict(auto_play=False, config={"responsive": True})
 
 
 def page(title: str, lead: str, sections: dict[str, tuple[str, str]], css: str = "") -> str:
@@ -53,7 +52,7 @@ def save(figure: go.Figure, path: Path, with_html: bool = True) -> list[Path]:
         if file.suffix == ".png":
             figure.write_image(file, width=figure.layout.width or 1000, scale=2)
         else:
-            figure.write_html(file, include_plotlyjs="directory", full_html=True, **_SHOWN)
+            figure.write_html(file, include_plotlyjs="directory", auto_play=False, config={"responsive": True})
             head = f"<head><title>{html.escape(path.name)}</title>"
             file.write_text(file.read_text(encoding="utf-8").replace("<head>", head, 1), encoding="utf-8")
     return written

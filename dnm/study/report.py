@@ -145,7 +145,7 @@ def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
     def emphasis(text: str) -> str:
         return "".join(f"<em>{piece}</em>" if i % 2 else piece for i, piece in enumerate(html.escape(text).split("*")))
 
-    parts = [*parts, ("The runs", end, made, None)] if len(made) else parts
+    parts = [*parts, ("The runs", end, made, None)] if end or len(made) else parts
     return page("Ours beside the paper", f"<p>{emphasis(LEGEND)}</p>", {
         f"s{number}": (title, f"<h2>{html.escape(title)}</h2><p>{emphasis(text)}</p>{table_html(table).to_html()}"
                               f"{figure_html(figure) if figure else ''}")
