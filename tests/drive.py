@@ -131,9 +131,9 @@ def slide(plot: Any, share: float, n: int = 0) -> None:
     plot.page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
 
 
-def offline(browser: Any, path: Path) -> tuple[Any, list[int], list[str]]:
+def offline(browser: Any, path: Path, **settings) -> tuple[Any, list[int], list[str]]:
     """An HTML file with the network off: the page, how many SVG elements each figure drew, and the page's errors."""
-    page, errors = browser.new_page(offline=True, viewport=SIZE), []
+    page, errors = browser.new_page(offline=True, **{"viewport": SIZE} | settings), []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.resolve().as_uri())

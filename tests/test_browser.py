@@ -11,16 +11,20 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import drive
 import nbformat
+import pandas as pd
 import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from dnm.notebook.batch import notebooks
 from dnm.notebook.page import write_report
-from dnm.plots.page import save
+from dnm.plots.page import page as write_page
+from dnm.plots.page import save, table_html
+from dnm.runs.results import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -166,3 +170,111 @@ def test_a_figure_file_draws_with_the_network_off(browser, tmp_path):
         save(figure, tmp_path / name)
         _, counts, errors = drive.offline(browser, tmp_path / f"{name}.html")
         assert len(counts) == 1 and errors == []
+
+
+# ---------------------------------------------------------------- the report
+
+SMALL = {"viewport": {"width": 400, "height": 800}}
+# Texts of a figure that lie on each other, or run over its left or upper edge.
+COLLIDING = """gd => {
+  const texts = [...gd.querySelectorAll('.gtitle, .annotation-text')].map(e => [e.textContent, e.getBoundingClientRect()])
+  const edge = gd.getBoundingClientRect(), bad = texts.filter(([, r]) => r.left < edge.left - 1 || r.top < edge.top - 1)
+  texts.forEach(([a, r], i) => texts.slice(i + 1).forEach(([b, s]) => {
+    if (r.left < s.right - 1 && s.left < r.right - 1 && r.top < s.bottom - 1 && s.top < r.bottom - 1) bad.push([a, b])
+  }))
+  return bad.map(([a, b]) => `${a} | ${b}`)
+}"""
+# The lowest contrast (WCAG's) of a figure's words with the page behind it, and what lies between them.
+CONTRAST = """gd => {
+  const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], .05)
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number), page = light(parts(getComputedStyle(document.body).backgroundColor))
+  const words = [...gd.querySelectorAll(':is(.gtitle, .xtick text, .ytick text, .annotation-text, .legendtext)')]
+  return Math.min(...words.map(e => light(parts(getComputedStyle(e).fill))).map(v => Math.max(v, page) / Math.min(v, page)))
+}"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """The report of the committed notebooks and of kept runs."""
+    return write_report(notebooks(), load(NOTEBOOKS["00"].parents[1] / "data" / "results" / "subj-50-200-steps.json"),
+                        tmp_path_factory.mktemp("report") / "report.html")
+
+
+def figures(page: Any) -> list[Any]:
+    return page.locator(".plotly-graph-div").all()
+
+
+@pytest.mark.parametrize("settings", [{}, SMALL], ids=["wide", "narrow"])
+def test_the_first_screen_holds_the_answer_and_the_navigation(browser, report, settings):
+    page, _, errors = drive.offline(browser, report, **settings)
+    height, width = page.viewport_size["height"], page.viewport_size["width"]
+    said = page.locator("#answer p").first
+    assert "cannot be told" in said.inner_text() and "95% interval: -1.7 to +0.5" in said.inner_text()
+    assert said.bounding_box()["y"] + said.bounding_box()["height"] < height / 2
+    assert page.locator("#answer .plotly-graph-div").bounding_box()["y"] < height / 2
+    if not settings:
+        assert page.locator("#answer tbody tr").first.bounding_box()["y"] < height
+    marked = page.locator("nav [aria-current]")
+    assert marked.inner_text() == "The answer"
+    for link in page.locator("nav a").all()[3:6]:
+        name = link.inner_text()
+        link.click()
+        drive.changed(lambda name=name: marked.all_inner_texts() == [name], False)
+        box = marked.bounding_box()  # the navigation stays, and what is marked in it is in sight
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and 0 <= box["y"] < height
+    assert errors == []
+
+
+def test_on_a_narrow_screen_nothing_runs_over(browser, report, tmp_path):
+    page, _, errors = drive.offline(browser, report, **SMALL)
+    page.locator("nav input").check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400 and errors == []
+    wide = [plot for plot in figures(page) if plot.bounding_box()["width"] > 400]  # these scroll in their box
+    assert 0 < len(wide) < len(figures(page)) / 2
+    method = page.locator(".figure:has-text('label embeddings')").first
+    method.evaluate("box => box.scrollBy(500, 0)")
+    assert method.evaluate("box => box.scrollLeft") > 200
+    assert [text for plot in figures(page) for text in plot.evaluate(COLLIDING)] == []
+    text = table_html(pd.DataFrame({"sentence": ["a rather long sentence of many words " * 3] * 3, "class": ["no"] * 3})).to_html()
+    (tmp_path / "table.html").write_text(write_page("Mistakes", text, {}))
+    page.goto((tmp_path / "table.html").as_uri())
+    assert page.locator("td").first.bounding_box()["width"] > 250
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_code_is_folded_one_switch_opens_it_and_all_can_be_read_without_a_script(browser, report):
+    page, _, _ = drive.offline(browser, report)
+    folded, opened = page.locator("details.code"), page.locator("details.code[open]")
+    assert folded.count() > 80 and opened.count() == 0 and not folded.first.locator("pre").is_visible()
+    for step in (folded.count(), 0):
+        page.locator("nav input").click()
+        assert opened.count() == step
+    assert not page.locator("main :text('run this notebook in JupyterLab')").count()
+    bare = browser.new_page(java_script_enabled=False)
+    bare.goto(report.as_uri())
+    assert not bare.locator("nav input").is_visible() and bare.locator("#answer td").first.is_visible()
+    bare.locator("details.code summary").first.click()
+    assert bare.locator("details.code pre").first.is_visible()
+
+
+def test_every_link_of_the_report_leads_somewhere(browser, report):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(report.as_uri())
+    links = page.eval_on_selector_all("main a[href], nav a", "all => all.map(a => a.getAttribute('href'))")
+    assert len(links) > 20
+    for link in links:
+        assert (page.locator(f"[id='{link[1:]}']").count() if link.startswith("#") else
+                link.startswith("https://") or (report.parent / unquote(link)).exists()), link
+
+
+def test_figures_are_dark_in_the_dark_and_change_with_it(browser, report):
+    page, _, _ = drive.offline(browser, report, color_scheme="dark")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert min(plot.evaluate(CONTRAST) for plot in figures(page)) > 4.5
+    grounds = {plot.locator(".main-svg").first.evaluate("svg => svg.style.background") for plot in figures(page)}
+    assert grounds == {dark}
+    page.emulate_media(color_scheme="light")
+    last = figures(page)[-1].locator(".main-svg").first
+    drive.changed(lambda: last.evaluate("svg => svg.style.background"), dark)
+    assert min(plot.evaluate(CONTRAST) for plot in figures(page)) > 4.5

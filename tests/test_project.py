@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def test_every_wing_opens_with_a_paragraph_and_nothing_else():
 
 # ---------------------------------------------------------------- what is installed
 
-def test_the_wheel_holds_every_module(tmp_path):
+def test_the_wheel_holds_every_module_and_what_pages_need(tmp_path):
     """Built from a copy of the sources, installed where nothing else of the project is, and imported from elsewhere."""
     source, home = tmp_path / "source", tmp_path / "venv"
     shutil.copytree(ROOT / "dnm", source / "dnm", ignore=shutil.ignore_patterns("__pycache__"))
@@ -208,6 +209,7 @@ def test_the_wheel_holds_every_module(tmp_path):
     run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source])
     run([sys.executable, "-m", "venv", "--without-pip", home])
     wheel, interpreter = next(tmp_path.glob("dnm-*.whl")), home / "bin" / "python"
+    assert {"dnm/plots/page.css", "dnm/plots/page.js"} <= set(zipfile.ZipFile(wheel).namelist())
     run([sys.executable, "-m", "pip", "--python", interpreter, "install", "--no-deps", "--no-index", wheel])
     # The dependencies are those at hand. Path files inside of a path file's folder are not read, so the checkout is not found.
     packages = next(home.glob("lib/python*/site-packages"))

@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 import warnings
+from urllib.parse import unquote
 
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import needs_real_data, solutions
 
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
+from dnm.notebook import page as report
 from dnm.notebook.batch import execute, notebooks, run_batch
 from dnm.notebook.page import mathml, write_report
 from dnm.plots import charts, page
@@ -21,6 +25,7 @@ from dnm.runs.results import frame, load
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
 from dnm.study import tables
+from dnm.study.statistics import difference
 from dnm.training import fit
 
 TRAINING = next(path for path in notebooks() if "training" in path.name)
@@ -106,6 +111,60 @@ def test_mistakes_are_the_sentences_most_runs_got_wrong_and_are_escaped(records)
 def test_formulas_become_mathml_and_code_stays():
     text = mathml("a $x_1$ and `cost $5 or $6` and $$\\hat v \\circ h$$")
     assert text.count("<math") == 2 and "`cost $5 or $6`" in text and 'display="block"' in text
+
+
+def compared(*gaps: float) -> pd.DataFrame:
+    """Runs of plain fine-tuning at 80%, and of DNM with the same seeds that many points above."""
+    return pd.DataFrame([dict(data="subj", n_train=50, labels=["a", "b"], title=title, seed=seed, accuracy=80 + more)
+                         for seed, gap in enumerate(gaps) for title, more in (("Plain fine-tuning", 0), ("DNM", gap))])
+
+
+@pytest.mark.parametrize("gaps, said", [
+    ([2, 1, 3, 2, 1, 3, 2, 2], ["82.0 ± 0.3% of", "fine-tuning 80.0 ± 0.0% (", "8 seeds; guessing: 50%", "2.0 points above", "So DNM helps here", "0.8% of"]),
+    ([-2, -1, -3, -2, -1, -3, -2, -2], ["2.0 points below", "So DNM does harm here"]),
+    ([2, -1, 3, -2, 1, -3, 2, 0], ["0.2 points above", "cannot be told: chance alone", "takes about 568 seeds"]),
+    ([2, 1, 3], ["2.0 points above plain fine-tuning (95% interval: +1.0 to +3.0)", "cannot be told: fewer than 6 pairs", "takes about 6 seeds"]),
+    ([2], ["82.0%", "1 seed;", "2.0 points above plain fine-tuning. ", "cannot be told: fewer than 6 pairs tell nothing from chance."]),
+])
+def test_the_reports_three_sentences_follow_from_its_runs(gaps, said):
+    text = report.answer(compared(*gaps))
+    assert all(part in text for part in said), text
+    assert len(re.findall(r"[a-z)]\. |\.$", text)) == 3 and "nan" not in text
+    if len(gaps) > 1:
+        gap = difference([gaps])
+        assert f"{gap.low:+.1f} to {gap.high:+.1f}" in text and ("helps here" in text) == (gap.p < 0.05 and gap.mean > 0)
+    assert "cannot tell" in report.answer(compared(*gaps)[lambda runs: runs.title == "DNM"])
+
+
+def test_a_reports_links_lead_somewhere_from_where_it_lies_or_are_text(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell(
+        "# 04 · Training: why?\n\n[data](../data/report/paper.md) [page](04_training.ipynb) [other](07_your_data.ipynb#End) "
+        "[gone](no/such.md) [below](#End) [web](https://aclanthology.org)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "04_training.ipynb")
+    text = write_report([tmp_path / "04_training.ipynb"], None, tmp_path / "out" / "report.html").read_text()
+    links = {name: unquote(link) for link, name in re.findall(r'<a href="([^"]+)">(\w+)</a>', text)}
+    assert links.pop("page") == "#04_training" and links.pop("web") == "https://aclanthology.org" and " gone below " in text
+    for name, path in dict(data="data/report/paper.md", other="notebooks/07_your_data.ipynb").items():
+        assert (tmp_path / "out" / links[name]).resolve() == TRAINING.parents[1] / path
+    assert '<a href="#04_training">04 · Training</a>' in text
+
+
+def test_a_page_folds_code_says_what_was_injected_and_drops_widgets(tmp_path):
+    make, path = nbformat.v4, tmp_path / "04_training.ipynb"
+    given = make.new_code_cell("seeds = [7]", metadata=dict(tags=["injected-parameters"]))
+    shown = [make.new_output("display_data", {"text/plain": "A widget: run this", report.WIDGET: {"model_id": "0"}}),
+             make.new_output("stream", text="<b> \x1b[31mred"), make.new_output("display_data", {"image/png": "AAAA"})]
+    nbformat.write(make.new_notebook(cells=[given, make.new_code_cell("print(1 < 2)", outputs=shown)]), path)
+    text = write_report([path], None, tmp_path / "report.html", "notebooks on subj").read_text()
+    body = text[text.index("<section"):text.index("</section>")]
+    assert "Dynamic nonlinear mixup: notebooks on subj</h1>" in text and "A widget" not in body
+    assert body.index("made with the values below") < body.index("seeds") and body.count('<details class="code">') == 1
+    assert '&lt;b&gt; <span class="ansi-red-fg">red' in body and "data:image/png;base64,AAAA" in body
+
+
+def test_sentences_of_a_table_keep_a_readable_width_and_numbers_their_line():
+    text = page.table_html(pd.DataFrame({"sentence": ["word " * 12], "off": ["87.5 ± 1.0"]})).to_html()
+    assert "nowrap" in text and re.search(r"td\.col0 \{[^}]*min-width: 17em", text) and "td.col1" not in text
 
 
 def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(records, tmp_path):
@@ -243,6 +302,7 @@ def test_the_batch_job_leaves_its_artifacts_for_every_real_data_set(dataset, tmp
         assert len(figures) >= least and all(figure["data"] for figure in figures)
         assert dataset in path.read_text() and "builtin - " not in path.read_text()
     assert written[-1].stat().st_size > 1_500_000
+    assert f"notebooks on {dataset}</h1>" in written[-1].read_text() and f"On {dataset}, with 50 labelled" in written[-1].read_text()
 
 
 @needs_real_data

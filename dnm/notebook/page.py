@@ -20,7 +20,7 @@ from dnm.plots.page import figure_html, page, table_html
 from dnm.runs.results import COMPARABLE
 from dnm.study import tables
 from dnm.study.claims import SIGNIFICANT
-from dnm.study.statistics import by_seed, difference, seeds_needed
+from dnm.study.statistics import MOST, by_seed, difference, seeds_needed
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FEWEST = math.ceil(math.log2(2 / SIGNIFICANT))  # pairs with which a sign-flip test can tell anything from chance
@@ -36,8 +36,9 @@ def write_report(executed: list[Path], runs: pd.DataFrame | None, target: Path, 
         sections["answer"] = "The answer", opening(runs)
     for path in executed:
         cells = nbformat.read(path, as_version=4).cells
-        body = re.sub(r'<(h\d) id="[^"]*"', r"<\1", "\n".join(map(_cell, cells)))  # notebooks share headings
-        body = re.sub(r'<a href="([^"#]+)">(.*?)</a>', lambda link: _link(link, here, target.parent), body, flags=re.S)
+        body = re.sub(r'<(h\d) id=.*?>(.*?)<a class="anchor-link".*?</a>', r"<\1>\2",  # notebooks share headings
+                      "\n".join(map(_cell, cells)))
+        body = re.sub(r'(?s)<a href="([^"]+)">(.*?)</a>', lambda link: _link(link, here, target.parent), body)
         title = re.search("<h1>([^:<]+)", body)
         sections[path.stem] = html.unescape(title[1]) if title else path.stem, body
     colours, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
@@ -65,20 +66,20 @@ def answer(runs: pd.DataFrame) -> str:
         return "These runs hold no DNM and plain fine-tuning with the same seed, so they cannot tell whether it helps."
     ours, theirs = (number(mine.mean(), standard_error(mine)) for _, mine in pairs.items())
     guess = f"; guessing: {100 / len(first['labels']):.0f}%" if first["labels"] else ""
-    gap = difference([pairs[names[0]] - pairs[names[1]]])
+    gap, seeds = difference([pairs[names[0]] - pairs[names[1]]]), f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
+    where = f"{abs(gap.mean):.1f} points {'above' if gap.mean > 0 else 'below'}"
     interval = f" (95% interval: {gap.low:+.1f} to {gap.high:+.1f})" if gap.pairs > 1 else ""
     chance = f"chance alone brings a difference this large in {gap.p:.1%} of such comparisons (sign-flip test)"
     if gap.p < SIGNIFICANT:
         verdict = f"So DNM {'helps' if gap.mean > 0 else 'does harm'} here: {chance}."
     else:
-        needed = f"{seeds_needed(gap.mean, gap.spread):.0f}".replace("inf", "1000 and more")
-        verdict = "Whether DNM helps cannot be told: " + (
-            chance if gap.pairs >= FEWEST else f"fewer than {FEWEST} pairs tell nothing from chance") + (
-            f"; a difference of this size takes about {needed} seeds." if gap.pairs > 1 else ".")
-    return (f"On {first['data']}, with {first.n_train} labelled sentences, DNM classifies {ours}% of the test sentences "
-            f"correctly, plain fine-tuning {theirs}% (mean ± standard error, {gap.pairs} seed{'s' * (gap.pairs > 1)}"
-            f"{guess}). Seed by seed, DNM is {abs(gap.mean):.1f} points {'above' if gap.mean > 0 else 'below'} plain "
-            f"fine-tuning{interval}. {verdict}")
+        told = chance if gap.pairs >= FEWEST else f"fewer than {FEWEST} pairs tell nothing from chance"
+        needed = f"about {seeds_needed(gap.mean, gap.spread):.0f}".replace("about inf", f"more than {MOST}")
+        told += f"; a difference of this size takes {needed} seeds" if gap.pairs > 1 else ""
+        verdict = f"Whether DNM helps cannot be told: {told}."
+    return (f"On {first['data']}, with {first.n_train} labelled sentences, DNM classifies {ours}% of the test "
+            f"sentences correctly, plain fine-tuning {theirs}% (mean ± standard error, {seeds}{guess}). "
+            f"Seed by seed, DNM is {where} plain fine-tuning{interval}. {verdict}")
 
 
 def _cell(cell) -> str:
@@ -119,10 +120,11 @@ def _link(link: re.Match, here: set[str], folder: Path) -> str:
     """A notebook's link as it works from the page's folder: to a section, to what exists, or none but its text."""
     if re.match(r"[a-z]+:", link[1]):
         return link[0]
-    file = project_root() / "notebooks" / unquote(link[1].partition("#")[0])
+    name = unquote(link[1].partition("#")[0])
+    file = project_root() / "notebooks" / name
     if file.stem in here:
         return f'<a href="#{file.stem}">{link[2]}</a>'
-    return f'<a href="{quote(os.path.relpath(file, folder))}">{link[2]}</a>' if file.exists() else link[2]
+    return f'<a href="{quote(os.path.relpath(file, folder))}">{link[2]}</a>' if name and file.exists() else link[2]
 
 
 def mathml(markdown: str) -> str:

@@ -16,7 +16,8 @@ function wrap(text, most) {
 function coloured(box) {
   const style = getComputedStyle(document.documentElement), [ink, page, line, blue] =
     ['--ink', '--page', '--line', '--blue'].map(name => style.getPropertyValue(name))
-  const ours = { white: page, '#000000': ink, '#2a3f5f': ink, '#444444': ink, '#555555': ink, '#EBF0F8': line, '#C8D4E3': line }
+  const ours = { white: page, '#000000': ink, '#2a3f5f': ink, '#444444': ink, '#555555': ink,
+    '#EBF0F8': line, '#C8D4E3': line, '#c9cdd3': line }
   return JSON.parse(box.nextElementSibling.textContent.replaceAll('#0072B2', blue), (key, value) =>
     (value?.[0] === '#' || /color$/.test(key)) && ours[value] || value)
 }
