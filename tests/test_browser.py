@@ -16,14 +16,15 @@ from urllib.parse import unquote
 import drive
 import nbformat
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from dnm.notebook.batch import notebooks
 from dnm.notebook.page import write_report
+from dnm.plots.page import figure_html, save, table_html
 from dnm.plots.page import page as write_page
-from dnm.plots.page import save, table_html
 from dnm.runs.results import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -235,12 +236,20 @@ def test_on_a_narrow_screen_nothing_runs_over(browser, report, tmp_path):
     method = page.locator(".figure:has-text('label embeddings')").first
     method.evaluate("box => box.scrollBy(500, 0)")
     assert method.evaluate("box => box.scrollLeft") > 200
-    assert [text for plot in figures(page) for text in plot.evaluate(COLLIDING)] == []
+    assert page.locator("nav").bounding_box()["height"] < 60
     text = table_html(pd.DataFrame({"sentence": ["a rather long sentence of many words " * 3] * 3, "class": ["no"] * 3})).to_html()
-    (tmp_path / "table.html").write_text(write_page("Mistakes", text, {}))
-    page.goto((tmp_path / "table.html").as_uri())
+    (tmp_path / "table.html").write_text(write_page("Mistakes", text + figure_html(go.Figure(go.Pie(values=[1, 2])).update_layout(height=300)), {}))
+    page, counts, errors = drive.offline(browser, tmp_path / "table.html", **SMALL)
+    assert counts[0] > 2 and errors == []  # a figure of another make, too
     assert page.locator("td").first.bounding_box()["width"] > 250
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("width", [400, 768, 961, 1280])
+def test_the_words_of_a_figure_never_lie_on_each_other(browser, report, width):
+    page, _, errors = drive.offline(browser, report, viewport={"width": width, "height": 800})
+    assert [text for plot in figures(page) for text in plot.evaluate(COLLIDING)] == [] and errors == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_code_is_folded_one_switch_opens_it_and_all_can_be_read_without_a_script(browser, report):

@@ -288,9 +288,8 @@ def test_the_exercises_solutions_run(path, executed):
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
 
 
-@needs_real_data
-@pytest.mark.parametrize("dataset", ["subj", "mr", "sst2", "sst1"])
-def test_the_batch_job_leaves_its_artifacts_for_every_real_data_set(dataset, tmp_path, tiny_models, capsys):
+@pytest.mark.parametrize("dataset", ["builtin5", *(pytest.param(name, marks=needs_real_data) for name in ("subj", "mr", "sst2", "sst1"))])
+def test_the_batch_job_leaves_its_artifacts_for_every_data_set(dataset, tmp_path, tiny_models, capsys):
     parameters = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm"], sizes=[50],
                       seeds=[0], perplexities=[10], sentences=40)
     written = run_batch(["02", "04", "06"], [dataset], tmp_path / "out", parameters)

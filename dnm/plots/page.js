@@ -1,5 +1,5 @@
 // What a page does beyond its HTML: draw figures in its colours and width, mark where the reader is, open all code.
-const narrow = matchMedia('(max-width: 45rem)'), dark = matchMedia('(prefers-color-scheme: dark)')
+const narrow = matchMedia('(max-width: 60rem)'), dark = matchMedia('(prefers-color-scheme: dark)')
 
 // A text of Plotly's in lines of at most `most` characters; tags count for nothing.
 function wrap(text, most) {
@@ -25,11 +25,12 @@ function coloured(box) {
 // For a narrow screen: panels below each other, the legend below them, small letters, long texts in lines.
 function narrowed({ data, layout, frames }, width) {
   const axes = kind => Object.keys(layout).filter(key => key.startsWith(kind)).map(key => layout[key])
-  const notes = new Set(layout.annotations), margin = layout.margin, old = layout.height - margin.t - margin.b
-  const panels = axes('yaxis').filter(y => y.domain).map(y => [layout[`xaxis${y.anchor.slice(1)}`], y])
+  const notes = new Set(layout.annotations), margin = layout.margin = { l: 80, t: 100, b: 80, ...layout.margin }
+  const old = layout.height - margin.t - margin.b
+  const panels = axes('yaxis').map(y => [layout[`xaxis${y.anchor?.slice(1)}`], y]).filter(([x, y]) => x?.domain && y.domain)
     .sort(([x, y], [x2, y2]) => y2.domain[1] - y.domain[1] || x.domain[0] - x2.domain[0])
-  const stacked = panels.length > 1, each = 240, step = each + 100, all = stacked ? step * panels.length - 100 : old
-  if (stacked) panels.forEach(([x, y], place) => {
+  const each = panels.length > 1 ? 240 : old, step = each + 100, all = panels.length ? step * panels.length - 100 : old
+  panels.forEach(([x, y], place) => {
     const top = 1 - place * step / all, near = (a, b) => Math.abs(a - b) < 1e-6
     for (const note of notes)
       if (note.yref === 'paper' && near(note.y, y.domain[1]) && near(note.x, (x.domain[0] + x.domain[1]) / 2)) {
@@ -50,7 +51,7 @@ function narrowed({ data, layout, frames }, width) {
   for (const shown of [layout, ...(frames ?? []).map(frame => frame.layout)])
     if (shown?.title?.text) shown.title.text = wrap(shown.title.text, 46)
   const lines = (layout.title?.text ?? '').split('<br>').length
-  Object.assign(margin, { r: 15, t: 18 * lines + (stacked ? 55 : 35), b: 65 + legend + (sliders.length && 100) })
+  Object.assign(margin, { r: 15, t: 18 * lines + (panels.length ? 55 : 35), b: 65 + legend + (sliders.length && 100) })
   for (const slider of sliders) slider.pad = { t: 60 + legend }
   Object.assign(layout, { width: undefined, height: all + margin.t + margin.b, font: { ...layout.font, size: 11 } })
   layout.title = { ...layout.title, x: 0.02, xanchor: 'left', y: 1, yanchor: 'top', yref: 'container', pad: { t: 20 }, font: { size: 13 } }
@@ -63,7 +64,7 @@ async function draw() {
     // What has words or boxes at places of their own, or a broad margin of words, keeps its width and scrolls.
     const wide = layout.margin?.l > 200 || data.some(trace => trace.mode === 'text') ||
       layout.annotations?.filter(note => /^x\d*$/.test(note.xref ?? 'x')).length > 5
-    box.style.minWidth = narrow.matches && wide ? '46rem' : ''
+    box.style.minWidth = wide ? '46rem' : ''
     if (narrow.matches && !wide && layout.height) narrowed(figure, box.clientWidth)
     box.style.height = `${layout.height ?? 450}px`
     await Plotly.newPlot(box, { ...figure, config: { responsive: true } })
