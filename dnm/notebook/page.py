@@ -7,8 +7,14 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import nbformat
 import pandas as pd
 import plotly.graph_objects as go
+from latex2mathml.converter import convert
+from nbconvert.filters import ansi2html, markdown2html
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 from dnm.disk import write_atomically
 from dnm.errors import project_root
@@ -28,9 +34,6 @@ FEWEST = math.ceil(math.log2(2 / SIGNIFICANT))  # pairs with which a sign-flip t
 
 def write_report(executed: list[Path], runs: pd.DataFrame | None, target: Path, about: str = "the study") -> Path:
     """One HTML page with the answer that ``runs`` give, if there are any, and every notebook; nothing from outside."""
-    import nbformat
-    from pygments.formatters import HtmlFormatter
-
     sections, here = {}, {path.stem for path in executed}
     if runs is not None and len(runs):
         sections["answer"] = "The answer", opening(runs)
@@ -84,11 +87,6 @@ def answer(runs: pd.DataFrame) -> str:
 
 def _cell(cell) -> str:
     """A notebook's cell as HTML: its code folded, what it shows below."""
-    from nbconvert.filters import markdown2html
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import PythonLexer
-
     if cell.cell_type != "code":
         return markdown2html(mathml(cell.source)) if cell.cell_type == "markdown" else ""
     code, tags, before = highlight(cell.source, PythonLexer(), HtmlFormatter()), cell.metadata.get("tags", []), ""
@@ -102,8 +100,6 @@ def _cell(cell) -> str:
 
 def _output(output) -> str:
     """What a cell shows, as HTML: figures interactive, and of a widget, which needs a kernel, nothing: see its twin."""
-    from nbconvert.filters import ansi2html
-
     data = output.get("data", {"text/plain": output.get("text", "")})
     if WIDGET in data:
         return ""
@@ -129,10 +125,8 @@ def _link(link: re.Match, here: set[str], folder: Path) -> str:
 
 def mathml(markdown: str) -> str:
     """TeX formulas of a Markdown text as MathML, which browsers draw without a script."""
-    from latex2mathml.converter import convert
-
     def formula(tex: re.Match) -> str:
-        block = f'<span class="formula">{convert(tex[1], display="block")}</span>' if tex[1] else ""
+        block = tex[1] and f'<span class="formula">{convert(tex[1], display="block")}</span>'
         return block or convert(tex[2], display="inline")
 
     pieces = re.split(r"(```.*?```|`[^`\n]*`)", markdown, flags=re.S)  # code stays as it is
