@@ -95,8 +95,9 @@ def beside_paper(frame) -> go.Figure:
                                showlegend=col == 1, error_x=dict(array=mine[f"{gap}_error"], thickness=2),
                                hovertemplate="%{x:+.1f} points<extra>" + who + "</extra>")
     _down(figure.add_vline(x=0, **_RULE), titles, zeroline=False)
-    return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})<br>"
-                  "<sub>points to full DNM ± their standard error</sub>", 230 + 45 * len(titles), legend=-0.12, l=150, t=100)
+    heading = (f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})<br>"
+               "<sub>points to full DNM ± their standard error</sub>")
+    return titled(figure, heading, 230 + 45 * len(titles), legend=-0.12, l=150, t=100)
 
 
 def verdicts(table) -> go.Figure:
@@ -129,7 +130,7 @@ def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_
                            line=dict(color=colour, dash=dash, width=2.5), name=short(name, 45),
                            marker=dict(symbol=SYMBOLS[place % len(SYMBOLS)], size=8))
     figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
-    return titled(figure, wrapped(title, 95), 430, legend=-0.22, t=80)
+    return titled(figure, wrapped(title, 95, 2), 430, legend=-0.22, t=80)
 
 
 def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
@@ -143,7 +144,7 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
     ticks = dict(type="category", tickvals=names, ticktext=[short(str(n), 22) for n in labels])
     figure.update_yaxes(ticks, autorange="reversed", title_text="true class")
     figure.update_xaxes(ticks, title_text="predicted class")
-    return titled(figure, wrapped(title, 60), min(360 + 35 * len(labels), 800), min(480 + 45 * len(labels), 820))
+    return titled(figure, wrapped(title, 60, 2), min(360 + 35 * len(labels), 800), min(480 + 45 * len(labels), 820))
 
 
 def live_curves(status) -> go.Figure:
@@ -161,7 +162,8 @@ def live_curves(status) -> go.Figure:
 
 def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.Figure:
     """Names down the y axis, the first on top."""
-    return figure.update_yaxes(tickvals=list(range(len(names))), ticktext=[wrapped(n, 46) for n in names], range=[len(names) - 0.4, top], **axis)
+    names = [wrapped(name, 46) for name in names]
+    return figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.4, top], **axis)
 
 
 def _heading(what: str, runs) -> dict:
@@ -169,4 +171,5 @@ def _heading(what: str, runs) -> dict:
     first, seeds = runs.iloc[0], runs.seed.nunique()
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
              f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
-    return dict(text=f"{what}<br><sub>{wrapped(about, 125)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))
+    text = f"{what}<br><sub>{wrapped(about, 125)}</sub>"
+    return dict(text=text, y=1, yref="container", yanchor="top", pad=dict(t=24))

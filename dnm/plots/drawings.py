@@ -142,7 +142,7 @@ def partners(batch, places: np.ndarray, cosines: np.ndarray, sentence: int = 0, 
     colour, names = np.array([colours[name] for name in role]), [batch.label_names[label] for label in labels]
     hover = [f"{r}, {html.escape(n)}, cosine {cosines[sentence, i]:.2f}<br>{wrapped(batch.texts[i])}"
              for i, r, n in zip(order, role, names, strict=True)]
-    figure = _row({"the batch in its two main<br>directions (symbol: label)": 0.28,
+    figure = _row({"the batch (symbol: label)": 0.28,
                    "cosine to the chosen sentence, and what its partners say": 0.6, "": 0.12}, 0.01)
     links, chosen = np.full((len(order), 3, 2), np.nan), role != "not chosen"
     links[chosen, 0], links[chosen, 1], shared = places[sentence], places[order[chosen]], np.mean(
@@ -157,11 +157,11 @@ def partners(batch, places: np.ndarray, cosines: np.ndarray, sentence: int = 0, 
     listed = np.unique(np.r_[:few + 1, len(order) - few:len(order)])
     said = [f"[{names[i][:20]}] {batch.texts[order[i]]}" for i in listed]
     _bars(figure, 2, cosines[sentence, order[listed]].astype(float), said, [hover[i] for i in listed], colour[listed],
-          (float(cosines.min()), 1.0), 390, 80)
+          (float(cosines.min()), 1.0), 390, 86)
     figure.update_xaxes(showticklabels=False, **LEFT).update_yaxes(showticklabels=False, **LEFT)
     title = (f"K = {k}: <span style='color:{BLUE}'>nearest</span> and <span style='color:{ORANGE}'>farthest</span> "
              f"partners of sentence {sentence}; {shared:.0%} of the nearest share its label")
-    return titled(figure, title, 500, l=20, r=20, t=80, b=30)
+    return titled(figure.update_layout(showlegend=False), title, 500, l=20, r=20, t=80, b=30)
 
 
 def _bars(figure: go.Figure, col: int, values: np.ndarray, said: list[str], hover: list[str], colour,
@@ -172,7 +172,7 @@ def _bars(figure: go.Figure, col: int, values: np.ndarray, said: list[str], hove
     bars is clipped there. ``tall`` is the panels' height in pixels, of which a line takes 14.
     """
     slots, words, bars = max(5, len(values)), dict(row=1, col=col), dict(row=1, col=col + 1)
-    numbers, at, low = [f"{value:z.2f}".replace("-", "−") for value in values], np.arange(len(values)), min(0, ends[0])
+    numbers, at = [f"{value:z.3f}".replace("-", "−") for value in values], np.arange(len(values))
     lines = [wrapped(f"{number} {text}", wide, max(1, tall // slots // 14)).replace(number, f"<b>{number}</b>", 1)
              for number, text in zip(numbers, said, strict=True)]
     figure.add_bar(x=values, y=at, orientation="h", marker_color=colour, customdata=hover, showlegend=False, width=0.6,
@@ -182,7 +182,7 @@ def _bars(figure: go.Figure, col: int, values: np.ndarray, said: list[str], hove
     figure.update_xaxes(visible=False, range=[0, 1], **words).update_yaxes(visible=False, **words)
     figure.update_yaxes(range=[slots - 0.5, -0.5], **words).update_yaxes(range=[slots - 0.5, -0.5], **bars)
     figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, **bars)
-    figure.update_xaxes(range=[1.05 * low, 1.05 * max(0, ends[1])], nticks=4, zeroline=True, tickfont_size=11, **bars)
+    figure.update_xaxes(range=[1.05 * min(0, ends[0]), 1.05 * max(0, ends[1])], nticks=4, tickfont_size=11, **bars)
 
 
 def cosine_matrix(batch, cosines: np.ndarray) -> go.Figure:
@@ -212,7 +212,7 @@ def clouds(places: np.ndarray, groups: Sequence[str], texts: Sequence[str], titl
     for number, name in enumerate(sorted(names, key=list(looks).index) if looks else names):
         colour, symbol = looks[name] if looks else (PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)])
         x, y = places[groups == name].round(3).T
-        figure.add_scatter(x=x, y=y, mode="markers", name=short(str(name), 30),
+        figure.add_scatter(x=x, y=y, mode="markers", name=short(str(name), 30), legendgroup=html.escape(str(name)),
                            text=[wrapped(text) for text in texts[groups == name]],
                            marker=dict(color=colour, symbol=symbol, size=14 if symbol == "star" else 7, opacity=0.7),
                            hovertemplate="%{text}<extra>%{fullData.name}</extra>")
@@ -227,9 +227,8 @@ def panels(figures: Sequence[go.Figure], titles: Sequence[str], title: str) -> g
     whole = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.04, vertical_spacing=0.24 / rows)
     for place, figure in enumerate(figures):
         for trace in figure.data:
-            named = trace.name in {other.name for other in whole.data}
-            whole.add_trace(trace.update(legendgroup=trace.name, showlegend=not named), row=place // 3 + 1,
-                            col=place % 3 + 1)
+            named = trace.legendgroup in {other.legendgroup for other in whole.data}
+            whole.add_trace(trace.update(showlegend=not named), row=place // 3 + 1, col=place % 3 + 1)
     whole.update_xaxes(_BARE).update_yaxes(_BARE).update_annotations(font_size=13)
     return titled(whole, title, 180 + 300 * rows, legend=-0.05, l=30, t=140)
 
@@ -273,13 +272,14 @@ def so_far(history: Sequence[dict], what: str, steps: int, step: int | None = No
 def sentence(scores: np.ndarray, label_names: Sequence[str], cosines: np.ndarray, near: Sequence[str],
              text: str, kind: str = "cosine") -> go.Figure:
     """Class scores ``[c]`` of one sentence and its nearest training sentences with their cosines ``[n]``."""
-    figure = _row({f"{kind} to each class": 0.17, "": 0.12, "nearest training sentences (cosine)": 0.59, " ": 0.12}, 0.01)
+    figure = _row({f"{kind} to each class": 0.17, "": 0.12, "nearest training sentences (cosine)": 0.59, " ": 0.12},
+                  0.01)
     best, names = int(np.argmax(scores)), [str(name) for name in label_names]
-    at = np.arange(len(scores)) if len(scores) <= 10 else np.argsort(-scores, kind="stable")[:10]  # the best, if many
+    at = np.argsort(-scores, kind="stable")[:10] if len(scores) > 10 else np.arange(len(scores))  # of many the best
     ends = (-1.0, 1.0) if kind == "cosine" else (float(scores.min()), float(scores.max()))
     _bars(figure, 1, np.asarray(scores)[at], [names[i] for i in at], [wrapped(names[i]) for i in at],
           np.where(at == best, ORANGE, GREY), ends, 300, 20)
     _bars(figure, 3, np.asarray(cosines, dtype=float), near, list(map(wrapped, near)), [BLUE] * len(near),
-          (float(min(cosines)), 1.0), 300, 78)
+          (float(min(cosines)), 1.0), 300, 86)
     title = f"“{short(text, 60)}” → <b>{short(names[best], 30)}</b>"
     return titled(figure, title, 420, l=20, r=20, t=80, b=40)
