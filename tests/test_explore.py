@@ -250,6 +250,8 @@ def test_every_cloud_fills_its_frame_and_no_class_is_lost():
     whole = drawings.panels([drawings.clouds(points, groups, groups, "") for _ in range(5)], ["a<br>b " * 20] * 5, "t")
     assert sum(trace.showlegend for trace in whole.data) == 12  # though their names are cut to the same
     assert len({axis.domain for axis in whole.select_xaxes()}) == 3  # three in a row, or their titles would overlap
+    moving = drawings.with_slider(lambda scale: drawings.clouds(scale * points, groups, groups, "t"), "scale", [1, 9])
+    assert all(frame.layout.xaxis.range is None for frame in moving.frames)  # else a square would be stretched by its frame
     assert np.isfinite(drawings.clouds(points[:1], ["one"], ["one"], "t").data[0].x).all()
 
 

@@ -69,7 +69,7 @@ def _plain(part):
 
 def playground() -> Explorer:
     """Two sentences in two dimensions: what a scalar, vector or matrix of weights can reach (notebook 01)."""
-    policy = w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED | {"button_width": "78px"},
+    policy = w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED | {"button_width": "68px"},
                              layout=_WIDE["layout"])
     first, second = (w.FloatSlider(weight, min=0, max=1, step=0.02, description=f"λ (dimension {d})", **_WIDE)
                      for d, weight in ((1, 0.7), (2, 0.3)))

@@ -35,9 +35,11 @@ def with_slider(draw: Callable[..., go.Figure], name: str, values: Sequence, act
     """``draw(name=value, **fixed)`` for each value as one figure with a slider, which needs no Python to move."""
     drawn = [draw(**{name: value}, **fixed) for value in values]
     figure, parts = drawn[active], [picture.to_plotly_json()["data"] for picture in drawn]
+    ranges = [axis_ranges(picture) for picture in drawn]  # one that never differs stays as Plotly has fitted it
+    moving = [axis for axis, ends in ranges[0].items() if any(theirs[axis] != ends for theirs in ranges)]
     figure.frames = [go.Frame(  # with what differs from the first picture only
         name=str(value), layout=dict(title_text=other.layout.title.text, **{
-            axis: dict(range=ends) for axis, ends in axis_ranges(other).items()}),
+            axis: dict(range=other.layout[axis].range) for axis in moving}),
         data=[{key: new[key] for key in new if key == "type" or _text(new[key]) != _text(old.get(key))}
               for old, new in zip(parts[active], theirs, strict=True)])
         for value, other, theirs in zip(values, drawn, parts, strict=True)]
