@@ -16,7 +16,7 @@ from dnm.mixing import pair_softmax
 from dnm.notebook import widgets
 from dnm.notebook.batch import notebooks, run_batch
 from dnm.notebook.parameters import check, check_injected, declared
-from dnm.plots import drawings
+from dnm.plots import charts, drawings
 from dnm.runs.store import RunStore
 from dnm.study import explore
 from dnm.training import Run, fit
@@ -253,6 +253,17 @@ def test_every_cloud_fills_its_frame_and_no_class_is_lost():
     moving = drawings.with_slider(lambda scale: drawings.clouds(scale * points, groups, groups, "t"), "scale", [1, 9])
     assert all(frame.layout.xaxis.range is None for frame in moving.frames)  # else a square would be stretched by its frame
     assert np.isfinite(drawings.clouds(points[:1], ["one"], ["one"], "t").data[0].x).all()
+
+
+def test_charts_stay_on_the_page_with_many_and_long_names():
+    names = [f"<i>a class</i> with a very long name indeed {i}" for i in range(40)]
+    for count in (1, 12, 40):
+        figure = charts.confusion(np.eye(count), names[:count], LONG)
+        assert figure.layout.width <= 820 and figure.layout.height <= 800 and len(set(figure.data[0].x)) == count
+        assert max(map(len, figure.layout.xaxis.ticktext)) <= 22 + len("&lt;&gt;&lt;&gt;") - 4
+        assert (figure.data[0].text[0][0] == "1<br>100%") == (count <= 12)  # of more the numbers cannot be read
+    title = charts.lines([1, 2], {LONG: [1, 2]}, LONG, "x", "y").layout.title.text
+    assert title.count("<br>") == 1 and title.endswith("…") and "<b>" not in title
 
 
 # ---------------------------------------------------------------- parameters

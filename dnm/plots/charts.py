@@ -171,5 +171,4 @@ def _heading(what: str, runs) -> dict:
     first, seeds = runs.iloc[0], runs.seed.nunique()
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
              f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
-    text = f"{what}<br><sub>{wrapped(about, 125)}</sub>"
-    return dict(text=text, y=1, yref="container", yanchor="top", pad=dict(t=24))
+    return dict(text=f"{what}<br><sub>{wrapped(about, 125)}</sub>", y=1, yref="container", yanchor="top", pad_t=24)

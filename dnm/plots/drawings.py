@@ -21,8 +21,7 @@ from dnm.selection import partners_each
 BLUE, ORANGE, GREEN, PINK, GREY = *PALETTE[:4], "#8a8f98"
 LEFT, RIGHT = dict(row=1, col=1), dict(row=1, col=2)
 _text = partial(json.dumps, cls=PlotlyJSONEncoder)  # of a part of a figure
-# An axis whose numbers mean nothing: `clouds` puts all points between -1 and 1.
-_BARE = dict(showticklabels=False, zeroline=False, range=[-1.08, 1.08])
+_BARE = dict(showticklabels=False, zeroline=False, range=[-1.08, 1.08])  # of `clouds`, whose numbers mean nothing
 
 
 def _row(panels: dict[str, float], spacing: float) -> go.Figure:
@@ -181,9 +180,9 @@ def _bars(figure: go.Figure, col: int, values: np.ndarray, said: list[str], hove
                    hovertemplate="%{customdata}<extra></extra>", **bars)
     figure.add_scatter(x=np.zeros(len(at)), y=at, text=lines, mode="text", textposition="middle right",
                        hoverinfo="skip", showlegend=False, textfont_size=11, **words)
-    figure.update_xaxes(visible=False, range=[0, 1], **words).update_yaxes(visible=False, **words)
-    figure.update_yaxes(range=[slots - 0.5, -0.5], **words).update_yaxes(range=[slots - 0.5, -0.5], **bars)
-    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False, **bars)
+    for panel in (words, bars):
+        figure.update_yaxes(range=[slots - 0.5, -0.5], visible=False, **panel)
+    figure.update_xaxes(visible=False, range=[0, 1], **words)
     figure.update_xaxes(range=[1.05 * min(0, ends[0]), 1.05 * max(0, ends[1])], nticks=4, tickfont_size=11, **bars)
 
 
@@ -209,8 +208,7 @@ def clouds(places: np.ndarray, groups: Sequence[str], texts: Sequence[str], titl
     """Points ``[n, 2]`` by group, for t-SNE and projections, each picture as large as fits; hovering shows the text."""
     figure, names = go.Figure(), list(dict.fromkeys(groups))
     groups, texts = np.asarray(groups), np.asarray(texts, dtype=object)
-    low, high = places.min(axis=0), places.max(axis=0)
-    places = (2 * places - low - high) / ((high - low).max() or 1)
+    places = (2 * places - places.min(axis=0) - places.max(axis=0)) / (np.ptp(places, axis=0).max() or 1)
     for number, name in enumerate(sorted(names, key=list(looks).index) if looks else names):
         colour, symbol = looks[name] if looks else (PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)])
         x, y = places[groups == name].round(3).T

@@ -32,8 +32,7 @@ def short(text: str, width: int = 60) -> str:
 
 def wrapped(text: str, width: int = 70, lines: int | None = None) -> str:
     """A text for a figure: escaped, in lines of ``width`` characters, cut where there are more than ``lines``."""
-    parts = textwrap.wrap(text, width, max_lines=lines, placeholder=" …")
-    return "<br>".join(map(html.escape, parts))
+    return "<br>".join(map(html.escape, textwrap.wrap(text, width, max_lines=lines, placeholder=" …")))
 
 
 def style(method: str) -> tuple[str, str]:
