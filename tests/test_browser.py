@@ -42,7 +42,7 @@ NOTEBOOKS = {path.stem[:2]: path for path in notebooks()}
 CONTROLS = {
     "01": [[("toggle", 1, "Space"), ("slider", 0, "ArrowRight"), ("slider", 1, "ArrowLeft"), ("slider", 2, "ArrowRight")]],
     "02": [[("slider", 0, "ArrowRight"), ("slider", 1, "ArrowLeft")]],
-    "03": [[("slider", 0, "ArrowRight")], [("text", 0, "End", "!")]],
+    "03": [[("slider", 0, "ArrowLeft")], [("text", 0, "End", "!")]],
     "06": [[("slider", 0, "ArrowRight"), ("slider", 1, "ArrowRight")], [("slider", 2, "ArrowRight"), ("slider", 3, "ArrowRight")]],
     "07": [[("text", 0, "End", "!")]],
 }

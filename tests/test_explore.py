@@ -16,7 +16,7 @@ from dnm.mixing import pair_softmax
 from dnm.notebook import widgets
 from dnm.notebook.batch import notebooks, run_batch
 from dnm.notebook.parameters import check, check_injected, declared
-from dnm.plots import drawings
+from dnm.plots import charts, drawings
 from dnm.runs.store import RunStore
 from dnm.study import explore
 from dnm.training import Run, fit
@@ -175,7 +175,7 @@ def test_partners_are_drawn_in_the_order_of_their_cosines_and_escaped(batch):
     marked = explore.Batch(texts, batch.labels, batch.label_names, batch.hidden)
     figure = drawings.partners(marked, explore.plane(batch.hidden), cosines, sentence=4, k=3)
     bars = figure.data[2]
-    order = np.argsort(-cosines[4])
+    order = np.argsort(-cosines[4])[[*range(4), -3, -2, -1]]  # itself, its nearest and its farthest
     np.testing.assert_allclose(bars.x, cosines[4][order], atol=1e-6)
     assert list(bars.marker.color[:4]) == ["#000000", *[drawings.BLUE] * 3] and list(bars.marker.color[-3:]) == [drawings.ORANGE] * 3
     assert "<script" not in figure.to_json() and "&lt;script" in figure.to_json()
@@ -188,6 +188,82 @@ def test_partners_are_drawn_in_the_order_of_their_cosines_and_escaped(batch):
     places = explore.plane(batch.hidden)
     assert "<script" not in drawings.clouds(places, ["<b>"] * len(texts), texts, "t").to_json()
     assert "<script" not in drawings.sentence(np.array([0.1, 0.2]), ["<script>", "b"], np.array([0.5]), texts[:1], texts[0]).to_json()
+
+
+LONG = "it's a <b>thoroughly</b> lengthy & rambling sentence that never gets near its point , " * 3
+HARD = {"many": (100, 12), "twenty": (20, 12), "one class": (20, 1), "two": (2, 2)}
+
+
+@pytest.fixture(params=HARD)
+def hard(request) -> explore.Batch:
+    """A batch with what pictures break at: long texts and names, markup, many classes or one, negative cosines."""
+    count, classes = HARD[request.param]
+    names = tuple(f"<i>a class</i> with a very long name & number {i}" for i in range(classes))
+    hidden = torch.randn(count, 8, generator=torch.Generator().manual_seed(0))
+    return explore.Batch([(LONG, "no .")[i % 3 == 0] for i in range(count)], np.arange(count) % classes, names, hidden)
+
+
+def test_sentences_and_numbers_find_room_whatever_they_are(hard):
+    cosines, places = selection.similarities(hard.hidden).numpy(), explore.plane(hard.hidden)
+    pictures = [drawings.partners(hard, places, cosines, 0, k) for k in (1, 3, 9)]
+    scores = np.linspace(-0.996, 0.3, len(hard.label_names))
+    pictures += [drawings.sentence(scores, hard.label_names, cosines[0, :6], hard.texts[:6], LONG, kind)
+                 for kind in ("cosine", "score")]
+    for figure in pictures:
+        assert "<i>" not in figure.to_json().replace("\\u003c", "<")
+        assert figure.layout.height <= 500 and not figure.layout.showlegend  # with its controls above JupyterLab's fold
+        for bars, words in zip(figure.select_traces(dict(type="bar")), figure.select_traces(dict(mode="text")), strict=True):
+            axis = figure.layout["yaxis" + words.yaxis[1:]]
+            pixels = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) / (axis.range[0] - axis.range[1])
+            assert all(14 * (text.count("<br>") + 1) <= pixels for text in words.text)  # no line lies on another
+            assert words.xaxis != bars.xaxis and bars.text is None  # nothing stands at a bar's end, to be hidden or clipped
+            low, high = figure.layout["xaxis" + bars.xaxis[1:]].range
+            assert low <= min(bars.x) and max(bars.x) <= high
+            for value, text in zip(bars.x, words.text, strict=True):
+                assert text.startswith(f"<b>{value:z.3f}</b>".replace("-", "−"))
+    assert len({len(picture.data) for picture in pictures[:3]}) == 1
+    heat = drawings.cosine_matrix(hard, cosines)
+    assert heat.layout.yaxis.showticklabels == (len(hard.texts) <= 30)
+
+
+def test_partners_and_neighbours_are_read_without_hovering(batch):
+    texts = [" ".join(f"word{i}" for i in range(n, n + 20)) for n in range(len(batch.texts))]  # of about 135 characters
+    told = explore.Batch(texts, batch.labels, batch.label_names, batch.hidden)
+    cosines = selection.similarities(batch.hidden).numpy()
+    for figure, known in ((drawings.partners(told, explore.plane(batch.hidden), cosines, 0, 5), texts),
+                          (drawings.sentence(np.array([0.7, -0.2]), ["a", "b"], cosines[0, :6], texts[:6], "x"), texts[:6])):
+        shown = [text.replace("<br>", " ") for text in list(figure.select_traces(dict(mode="text")))[-1].text]
+        assert all(any(text in line for text in known) for line in shown)
+    many = drawings.sentence(np.linspace(-1, 1, 40), [f"class {i}" for i in range(40)], cosines[0, :1], texts[:1], "x")
+    assert many.data[0].x[0] == 1 and len(many.data[0].x) == 10  # of many classes the best
+
+
+def test_every_cloud_fills_its_frame_and_no_class_is_lost():
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    names = [f"a class with a very long name indeed {i}" for i in range(12)]
+    groups = [names[i % 12] for i in range(40)]
+    for scale in (1e-3, 80):  # t-SNE's pictures of perplexity 60 and of 2 differ as much
+        figure = drawings.clouds(scale * points + 5, groups, groups, "t")
+        drawn = np.concatenate([np.c_[trace.x, trace.y] for trace in figure.data])
+        assert np.abs(drawn).max() == pytest.approx(1) and np.ptp(drawn, axis=0).max() == pytest.approx(2)
+        assert figure.layout.xaxis.range == figure.layout.yaxis.range == (-1.08, 1.08)
+    whole = drawings.panels([drawings.clouds(points, groups, groups, "") for _ in range(5)], ["a<br>b " * 20] * 5, "t")
+    assert sum(trace.showlegend for trace in whole.data) == 12  # though their names are cut to the same
+    assert len({axis.domain for axis in whole.select_xaxes()}) == 3  # three in a row, or their titles would overlap
+    moving = drawings.with_slider(lambda scale: drawings.clouds(scale * points, groups, groups, "t"), "scale", [1, 9])
+    assert all(frame.layout.xaxis.range is None for frame in moving.frames)  # else a square would be stretched by its frame
+    assert np.isfinite(drawings.clouds(points[:1], ["one"], ["one"], "t").data[0].x).all()
+
+
+def test_charts_stay_on_the_page_with_many_and_long_names():
+    names = [f"<i>a class</i> with a very long name indeed {i}" for i in range(40)]
+    for count in (1, 12, 40):
+        figure = charts.confusion(np.eye(count), names[:count], LONG)
+        assert figure.layout.width <= 820 and figure.layout.height <= 800 and len(set(figure.data[0].x)) == count
+        assert max(map(len, figure.layout.xaxis.ticktext)) <= 22 + len("&lt;&gt;&lt;&gt;") - 4
+        assert (figure.data[0].text[0][0] == "1<br>100%") == (count <= 12)  # of more the numbers cannot be read
+    title = charts.lines([1, 2], {LONG: [1, 2]}, LONG, "x", "y").layout.title.text
+    assert title.count("<br>") == 1 and title.endswith("…") and "<b>" not in title
 
 
 # ---------------------------------------------------------------- parameters
@@ -237,8 +313,20 @@ def test_widgets_redraw_in_place(run, batch):
     assert explorer.figure.data[2].x != before
     np.testing.assert_array_equal(explorer.figure.data[2].x, explorer.draw(5, 2).data[2].x)
     assert "sentence 5" in explorer.figure.layout.title.text
+    _, snapshots = explore.follow_policies(run.config, 3, tell=lambda line: None)
+    policies = widgets.policy_explorer(snapshots)
+    assert policies.controls["step"].value == run.config.steps and np.any(policies.figure.data[0].y)  # not on a flat line
+    tops = {policies.draw(s.step).layout.yaxis2.range for s in snapshots}
+    assert len(tops) == 1 and tops.pop()[1] > max(s.label_shares.max() for s in snapshots)
+    playground = widgets.playground()
+    playground.controls["alpha"].value = 10**-0.95
+    assert "α = 0.11)" in playground.figure.layout.title.text
+    for widget in (explorer, policies, playground):
+        widths = [int(control.layout.width[:-2]) for control in widget.controls.values()]
+        rows = -(-len(widths) // (widgets.WIDTH // (max(widths) + 4)))  # two controls side by side
+        assert widget.figure.layout.height + 36 * rows <= 560
     box = widgets.sentence_box(Classifier.of(run), batch, batch.texts[0])
-    assert box.figure.data[1].x[0] == pytest.approx(1, abs=1e-4)  # it is among the known ones
+    assert box.figure.data[2].x[0] == pytest.approx(1, abs=1e-4)  # it is among the known ones
     box.controls["sentence"].value = ""
     assert batch.texts[0][:20] in box.figure.layout.title.text
     bundle = explorer._repr_mimebundle_()

@@ -30,7 +30,7 @@ from dnm.training import Interrupted
 
 WIDTH = 820  # fits JupyterLab with its side bar on a screen of 1280 pixels
 _NAMED = dict(description_width="130px")
-_WIDE = dict(style=_NAMED, layout=w.Layout(width="430px"))
+_WIDE = dict(style=_NAMED, layout=w.Layout(width="400px"))  # two stand side by side
 
 
 class Explorer(w.VBox):
@@ -69,7 +69,8 @@ def _plain(part):
 
 def playground() -> Explorer:
     """Two sentences in two dimensions: what a scalar, vector or matrix of weights can reach (notebook 01)."""
-    policy = w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED)
+    policy = w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED | {"button_width": "68px"},
+                             layout=_WIDE["layout"])
     first, second = (w.FloatSlider(weight, min=0, max=1, step=0.02, description=f"λ (dimension {d})", **_WIDE)
                      for d, weight in ((1, 0.7), (2, 0.3)))
 
@@ -78,7 +79,8 @@ def playground() -> Explorer:
 
     only_what_counts()
     policy.observe(only_what_counts, names="value")
-    alpha = w.FloatLogSlider(1.0, base=10, min=-1, max=1, step=0.05, description="α of Beta(α, α)", **_WIDE)
+    alpha = w.FloatLogSlider(1.0, base=10, min=-1, max=1, step=0.05, description="α of Beta(α, α)",
+                             readout_format=".2g", **_WIDE)
     return Explorer(drawings.playground, dict(policy=policy, alpha=alpha, first_weight=first, second_weight=second))
 
 
@@ -93,7 +95,8 @@ def partner_explorer(batch: explore.Batch, k: int = 5) -> Explorer:
 
 def policy_explorer(snapshots: Sequence[explore.Snapshot]) -> Explorer:
     """Which dimensions mix how much, from the first step to the last (notebook 03)."""
-    steps = w.SelectionSlider(options=[s.step for s in snapshots], description="training step", **_WIDE)
+    steps = w.SelectionSlider(options=[s.step for s in snapshots], value=snapshots[-1].step,
+                              description="training step", **_WIDE)
     return Explorer(lambda step: drawings.policies(snapshots, step), {"step": steps})
 
 
@@ -118,7 +121,7 @@ def sentence_figure(classifier: Classifier, known: explore.Batch, text: str, nea
 
 def sentence_box(classifier: Classifier, known: explore.Batch, text: str) -> Explorer:
     """Type a sentence: its cosine to each class and the nearest training sentences (notebooks 03 and 07)."""
-    box = w.Text(text, description="your sentence", style=_NAMED, layout=w.Layout(width="900px"))
+    box = w.Text(text, description="your sentence", style=_NAMED, layout=w.Layout(width=f"{WIDTH - 10}px"))
     return Explorer(lambda sentence: sentence_figure(classifier, known, sentence if sentence.strip() else text),
                     {"sentence": box})
 

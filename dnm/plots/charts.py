@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dnm.methods import METHODS
-from dnm.plots.look import DASHES, PALETTE, SYMBOLS, by_title, number, standard_error, style, titled
+from dnm.plots.look import DASHES, PALETTE, SYMBOLS, by_title, number, short, standard_error, style, titled, wrapped
 
 _RULE = dict(line=dict(color="#555555", dash="dash"))
 
@@ -30,7 +30,7 @@ def learning_curves(runs) -> go.Figure:
 
 def regularisation(runs) -> go.Figure:
     """Training loss and test accuracy by data set (the paper's Figure 2): mean over seeds, band ± standard error."""
-    data = {html.escape(name): runs[runs.data == name] for name in dict.fromkeys(runs.data)}
+    data = {short(name, 22): runs[runs.data == name] for name in dict.fromkeys(runs.data)}
     figure = _curves({f"{name}: {what}": (key, mine) for name, mine in data.items() for what, key in (
         ("training loss", "train_loss"), ("test accuracy", "test_accuracy"))}, 0.32 / len(data), named=0)
     return titled(figure.update_yaxes(rangemode="tozero", col=1), _heading(
@@ -43,7 +43,7 @@ def _curves(panels: dict[str, tuple], spacing: float, named: int) -> go.Figure:
                            vertical_spacing=spacing)
     for panel, (key, runs) in enumerate(panels.values()):
         place = dict(row=panel // 2 + 1, col=panel % 2 + 1)
-        figure.update_xaxes(title_text="training step", **place)
+        figure.update_xaxes(title_text="training step", rangemode="tozero", **place)
         figure.update_yaxes(title_text="loss" if "loss" in key else "accuracy (%)", **place)
         for title, mine in by_title(runs):
             steps, (colour, dash) = [row["step"] for row in mine.history.iloc[0]], style(mine.method.iloc[0])
@@ -77,8 +77,8 @@ def accuracies(runs) -> go.Figure:
         figure.add_vline(x=ceiling, **_RULE, annotation_text=f"best possible {ceiling:.1f}%",
                          annotation_position="bottom left")
     _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False, zeroline=False)
-    figure.update_xaxes(title_text="test accuracy (%): seeds (dots), mean ± standard error (diamond)")
-    return titled(figure, _heading("Test accuracy", runs), 170 + 75 * len(groups), l=190)
+    figure.update_xaxes(title_text="test accuracy (%)<br>dots: seeds; diamonds: mean ± standard error")
+    return titled(figure, _heading("Test accuracy", runs), 220 + 62 * len(groups), l=190, b=80)
 
 
 def beside_paper(frame) -> go.Figure:
@@ -94,10 +94,10 @@ def beside_paper(frame) -> go.Figure:
                                mode="markers", marker=dict(color=colour, size=11, symbol=symbol), legendgroup=who,
                                showlegend=col == 1, error_x=dict(array=mine[f"{gap}_error"], thickness=2),
                                hovertemplate="%{x:+.1f} points<extra>" + who + "</extra>")
-    _down(figure.add_vline(x=0, **_RULE), titles, zeroline=False).update_layout(legend=dict(x=1, xanchor="right"))
-    figure.update_xaxes(title_text="points to full DNM<br>(± its standard error)")
-    return titled(figure, f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})",
-                  260 + 45 * len(titles), legend=1.2, l=150, t=100, b=80)
+    _down(figure.add_vline(x=0, **_RULE), titles, zeroline=False)
+    heading = (f"Table {frame.table.iloc[0]}: what each change costs (n = {frame.n_train.iloc[0]})<br>"
+               "<sub>points to full DNM ± their standard error</sub>")
+    return titled(figure, heading, 230 + 45 * len(titles), legend=-0.12, l=150, t=100)
 
 
 def verdicts(table) -> go.Figure:
@@ -127,23 +127,24 @@ def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_
         looks = PALETTE[place % len(PALETTE)], DASHES[place % len(DASHES)]
         colour, dash = style(methods[name]) if name in methods else looks
         figure.add_scatter(x=list(x), y=np.asarray(y, dtype=float).round(4), mode="lines+markers",
-                           line=dict(color=colour, dash=dash, width=2.5), name=html.escape(name),
+                           line=dict(color=colour, dash=dash, width=2.5), name=short(name, 45),
                            marker=dict(symbol=SYMBOLS[place % len(SYMBOLS)], size=8))
     figure.update_xaxes(title_text=x_title).update_yaxes(title_text=y_title)
-    return titled(figure, html.escape(title), 430, legend=-0.22, t=70)
+    return titled(figure, wrapped(title, 95, 2), 430, legend=-0.22, t=80)
 
 
 def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
     """A confusion matrix ``[c, c]`` of counts (rows: true class), shaded by the share of the true class."""
     shares, names = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), [html.escape(str(n)) for n in labels]
-    text = [[f"{count:.0f}<br>{share:.0%}" for count, share in zip(*row, strict=True)]
-            for row in zip(matrix, shares, strict=True)]
+    cell = "{:.0f}<br>{:.0%}" if len(labels) <= 12 else ""  # of more one can only see the colours
+    text = [[cell.format(*both) for both in zip(*row, strict=True)] for row in zip(matrix, shares, strict=True)]
     figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, text=text, texttemplate="%{text}", zmin=0, zmax=1,
                                   colorscale="Cividis_r", colorbar=dict(title="share", tickformat=".0%"),
                                   hovertemplate="true %{y}, predicted %{x}: %{z:.1%}<extra></extra>"))
-    figure.update_yaxes(autorange="reversed", title_text="true class", type="category")
-    figure.update_xaxes(title_text="predicted class", type="category")
-    return titled(figure, html.escape(title), 360 + 35 * len(labels), 480 + 45 * len(labels))
+    ticks = dict(type="category", tickvals=names, ticktext=[short(str(n), 22) for n in labels])
+    figure.update_yaxes(ticks, autorange="reversed", title_text="true class")
+    figure.update_xaxes(ticks, title_text="predicted class")
+    return titled(figure, wrapped(title, 60, 2), min(360 + 35 * len(labels), 800), min(480 + 45 * len(labels), 820))
 
 
 def live_curves(status) -> go.Figure:
@@ -156,11 +157,12 @@ def live_curves(status) -> go.Figure:
                            showlegend=title not in {trace.name for trace in figure.data})
     figure.update_xaxes(title_text="training step", range=[0, max(config.steps for config in status.configs) * 1.02])
     figure.update_yaxes(title_text="validation accuracy (%)")
-    return titled(figure, dict(text=html.escape(status.line), font_size=14), 360)
+    return titled(figure, dict(text=wrapped(status.line, 105), font_size=14), 400, legend=-0.2, t=70)
 
 
 def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.Figure:
     """Names down the y axis, the first on top."""
+    names = [wrapped(name, 46) for name in names]
     return figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.4, top], **axis)
 
 
@@ -169,4 +171,4 @@ def _heading(what: str, runs) -> dict:
     first, seeds = runs.iloc[0], runs.seed.nunique()
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
              f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
-    return dict(text=f"{what}<br><sub>{html.escape(about)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))
+    return dict(text=f"{what}<br><sub>{wrapped(about, 125)}</sub>", y=1, yref="container", yanchor="top", pad_t=24)

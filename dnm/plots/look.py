@@ -1,5 +1,8 @@
 """What pictures and tables share: colours (Okabe and Ito's, safe for the colour-blind) and how numbers are written."""
 
+import html
+import textwrap
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -20,6 +23,16 @@ def titled(figure: go.Figure, title: str | dict, height: int, width: int | None 
     title = title if isinstance(title, dict) else dict(text=title, font_size=16)
     figure.update_layout(**LAYOUT, title=title, width=width, height=height).update_layout(margin=margin)
     return figure if legend is None else figure.update_layout(legend=dict(orientation="h", y=legend))
+
+
+def short(text: str, width: int = 60) -> str:
+    """A text for a figure: cut to ``width`` characters and escaped."""
+    return html.escape(text if len(text) <= width else text[:width - 1].rstrip() + "…")
+
+
+def wrapped(text: str, width: int = 70, lines: int | None = None) -> str:
+    """A text for a figure: escaped, in lines of ``width`` characters, cut where there are more than ``lines``."""
+    return "<br>".join(map(html.escape, textwrap.wrap(text, width, max_lines=lines, placeholder=" …")))
 
 
 def style(method: str) -> tuple[str, str]:
