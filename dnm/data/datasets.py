@@ -4,10 +4,12 @@
 training sets. Taught in notebook 04.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -143,6 +145,22 @@ def subset_size(data: Dataset, n: int | str) -> int:
     return n
 
 
+def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """The runs, each once; an ``n_train`` beyond the training sentences becomes "all", which a warning says."""
+    known = {name: corpus.SIZES["train"] for name in corpus.LABELS} | {n: about["sizes"][0] for n, about in REAL.items()}
+    found, cut = {}, {}
+    for config in configs:  # the size of a named data set is known, so it need not be at hand
+        if config.n_train != "all":
+            count = known.get(config.dataset) or len(dataset_of(config).train)
+            if config.n_train > count:
+                cut.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
+                config = config.with_(n_train="all")
+        found[config] = True
+    for (name, count), sizes in cut.items():
+        warnings.warn(f"{name} has {count} training sentences, so n_train of {', '.join(sizes)} becomes all", stacklevel=3)
+    return list(found)
+
+
 def stratified_order(texts: list[str], labels: np.ndarray, salt: str) -> np.ndarray:
     """An order ``[n]`` of the sentences every prefix of which has the classes in proportion.
 
@@ -256,16 +274,14 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
 
 
 def fetch(name: str, force: bool = False) -> Path:
-    """Store a named data set under ``data/``, unless it is there and whole; what was downloaded stays cached."""
+    """Store a named data set under ``data/``, unless it is whole there or in ``$DNM_DATA_DIR``; returns its folder."""
     if name not in REAL:
         raise unknown("data set to fetch", name, REAL)
     folder = project_root() / "data" / name
-    if folder.is_dir() and not force:
-        try:
-            _real(name, read_folder(folder), source="files")
-            return folder
-        except DnmError:
-            pass  # incomplete or damaged: fetch again
+    for there in [] if force else [place / name for place in data_folders() if (place / name).is_dir()]:
+        with contextlib.suppress(DnmError):  # incomplete or damaged: fetch again
+            _real(name, read_folder(there), source="files")
+            return there
     tables = from_hub(name)
     _real(name, tables, source="check")
     for split, (texts, labels) in tables.items():

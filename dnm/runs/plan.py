@@ -3,6 +3,7 @@
 import contextlib
 import time
 import warnings
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -10,20 +11,23 @@ from statistics import median
 import joblib
 
 from dnm.config import RunConfig
-from dnm.data.datasets import dataset_of, subset_size
+from dnm.data.datasets import dataset_of, subset_size, within_data
 from dnm.errors import DnmError
-from dnm.runs.progress import clock
+from dnm.runs.progress import duration
 from dnm.runs.store import RunStore
 
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
 
 def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
-    """Configurations of every method with every seed, seed by seed, so that early results compare fairly."""
+    """Configurations of every method with every seed, seed by seed, so that early results compare fairly.
+
+    Each once, however often it is named; a size beyond the data becomes "all" (`dnm.data.datasets.within_data`).
+    """
     if not methods or not seeds:
         raise DnmError("name at least one method and one seed")
-    pairs = product(dict.fromkeys(seeds), dict.fromkeys(methods))  # each once, however often it is named
-    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in pairs]
+    return within_data(RunConfig.create(profile, method=method, seed=seed, **settings)
+                       for seed, method in product(seeds, methods))
 
 
 def run_name(config: RunConfig) -> str:
@@ -52,8 +56,14 @@ def units(config: RunConfig) -> float:
     return config.steps + -(-config.steps // config.eval_every) * held / (3 * config.batch_size)
 
 
-def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None) -> list[str]:
-    """Lines that say which runs there are, which are done, and how long the others will take."""
+def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, kept: Iterable[dict] = ()) -> list[str]:
+    """Lines that say which runs there are, which are done, and how long the others will take.
+
+    ``kept`` are the records in ``data/results``: not in the store, so to do, but there to be read.
+    """
+    def bare(config: RunConfig) -> RunConfig:
+        return config.with_(precision="auto", device="auto")
+
     groups: dict[str, dict[str, list[int]]] = {}
     todo, records = [], []
     for config in {config.hash: config for config in configs}.values():
@@ -66,9 +76,11 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None) 
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
     seconds = expected_seconds(todo, records or store.all_results()) / workers
-    return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do: about {clock(seconds)} "
-            f"on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, for an encoder "
-            "without any, of a few steps timed now)"]
+    count = len({bare(RunConfig(**record["config"])) for record in kept} & {bare(config) for config in todo})
+    elsewhere = f" ({count} of them kept in data/results, see `dnm paper report`)" * bool(count)
+    return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
+            f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "
+            "for an encoder without any, of a few steps timed now)"]
 
 
 def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:

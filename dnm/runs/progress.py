@@ -47,9 +47,9 @@ class Status:
         done = f"{self.reused + self.trained}/{len(self.configs)} runs"
         counted, left = f"{done} ({self.reused} reused{failed})", ""
         if self.seconds_left is not None:
-            left = f", {clock(self.seconds_left)} left"
+            left = f", {duration(self.seconds_left)} left"
         if self.finished:
-            return f"{counted} in {clock(self.seconds)}"
+            return f"{counted} in {duration(self.seconds)}"
         if self.config is None:
             return f"{counted}, {self.training} in training{left}"
         accuracy = f", validation {self.row['validation_accuracy']:.1%}" if self.row else ""
@@ -57,9 +57,11 @@ class Status:
                 f"{left}{accuracy}")
 
 
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
+def duration(seconds: float) -> str:
+    """A time in words: ``35 seconds``, ``about 16 minutes``, ``about 2.5 hours``."""
+    if (whole := round(seconds)) < 100:
+        return f"{whole} second{'s' * (whole != 1)}"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {round(seconds / 3600, 1):g} hours"
 
 
 @contextmanager
@@ -84,5 +86,6 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
     with bar:
         yield show
         if bar.total:
-            bar.delay = 0  # else a short bar ends without a new line
-            bar.refresh()
+            bar.delay = 0  # else a short bar is not drawn
+    if bar.total and sys.stderr.isatty():
+        print(file=sys.stderr)  # what comes next is no part of it

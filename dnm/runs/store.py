@@ -146,6 +146,8 @@ class RunStore:
                 result = json.loads(path.read_text(encoding="utf-8"))
                 if result["format"] == RESULT_FORMAT:
                     results.append(result)
-            except (ValueError, KeyError, TypeError, OSError):
+            except (KeyError, TypeError):  # some other JSON
                 continue
+            except (ValueError, OSError) as error:
+                warnings.warn(f"{path} cannot be read ({type(error).__name__}) and is left out", stacklevel=2)
         return results

@@ -33,7 +33,9 @@ CLAIMS_LEGEND = (
     "A comparison *holds* or *does not hold* where the permutation test, under Holm's correction over all rows, gives "
     "p < 0.05 for or against it, else it *cannot be told*; *seeds needed* is then how many seeds a data set would show "
     "a difference of the size of ours (80% power, with the correction, normal approximation). A claim holds if all "
-    "its comparisons do, and does not if one does not.")
+    "its comparisons do, and does not if one does not. Each bar is the 95% interval of its comparison alone. Of many "
+    "bars some may miss zero by chance (and over few seeds they are too short), so Holm's correction asks more of each "
+    "the more there are: a bar can lie clear of zero and its comparison still *cannot be told*.")
 _ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
 
 
@@ -183,7 +185,8 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
 
     store, failures, every = RunStore.open(runs), [], [config for configs, _ in groups for config in configs]
     if dry_run:
-        return print(*plan(every, store, workers), sep="\n")
+        kept = [record for *_, found in load_files(project_root() / "data" / "results") for record in found]
+        return print(*plan(every, store, workers, kept), sep="\n")
     for configs, models in groups:
         try:
             with in_terminal() as show:
