@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -54,7 +55,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     main = _Parser(prog="dnm", description="Dynamic nonlinear mixup with distance-based sample selection.",
-                   allow_abbrev=False, usage="dnm COMMAND [OPTIONS]      (its options: dnm COMMAND --help)", epilog=EXAMPLES.format(root=project_root()), formatter_class=argparse.RawDescriptionHelpFormatter)
+                   usage="dnm COMMAND [OPTIONS]  (see dnm COMMAND --help)", epilog=EXAMPLES.format(root=project_root()),
+                   formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     main.add_argument("--version", action="version", version=f"dnm {__version__}")
     commands = main.add_subparsers(title="commands", prog="dnm", dest="command", metavar="", required=True,
                                    parser_class=lambda **about: _Parser(allow_abbrev=False, **about))
@@ -173,7 +175,8 @@ def _count(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; exit code 0, 2 for something the user can mend, 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    warn = cache(lambda text: print(f"warning: {text}", file=sys.stderr))  # each once
+    warnings.showwarning = lambda message, *_: warn(str(message))
     try:
         options = vars(parser().parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"]))
         place, name = COMMANDS[options.pop("command")].split(":")

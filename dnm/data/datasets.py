@@ -147,9 +147,9 @@ def subset_size(data: Dataset, n: int | str) -> int:
 
 def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs, each once; an ``n_train`` beyond the training sentences becomes "all", which a warning says."""
-    known = {name: corpus.SIZES["train"] for name in corpus.LABELS} | {n: about["sizes"][0] for n, about in REAL.items()}
+    known = dict.fromkeys(corpus.LABELS, corpus.SIZES["train"]) | {name: row["sizes"][0] for name, row in REAL.items()}
     found, cut = {}, {}
-    for config in configs:  # the size of a named data set is known, so it need not be at hand
+    for config in configs:  # a named data set need not be at hand
         if config.n_train != "all":
             count = known.get(config.dataset) or len(dataset_of(config).train)
             if config.n_train > count:
@@ -157,7 +157,8 @@ def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
                 config = config.with_(n_train="all")
         found[config] = True
     for (name, count), sizes in cut.items():
-        warnings.warn(f"{name} has {count} training sentences, so n_train of {', '.join(sizes)} becomes all", stacklevel=3)
+        sizes = ", ".join(sizes)
+        warnings.warn(f"{name} has {count} training sentences, so n_train of {sizes} becomes all", stacklevel=3)
     return list(found)
 
 

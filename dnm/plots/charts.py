@@ -116,9 +116,9 @@ def verdicts(table) -> go.Figure:
                                array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2))
     _down(figure.add_vline(x=0, **_RULE), parts).update_layout(legend_yanchor="bottom")
     figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
-    heading = (f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}<br>A bar is for one comparison "
-               f"alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be told” where "
-               "its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
+    heading = (f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}<br>A bar is for one "
+               f"comparison alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be "
+               "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
     return titled(figure, _on_top(heading), 250 + 32 * len(parts), legend=1.0, l=340, t=155, b=60)
 
 
