@@ -150,11 +150,10 @@ def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     known = dict.fromkeys(corpus.LABELS, corpus.SIZES["train"]) | {name: row["sizes"][0] for name, row in REAL.items()}
     found, cut = {}, {}
     for config in configs:  # a named data set need not be at hand
-        if config.n_train != "all":
-            count = known.get(config.dataset) or len(dataset_of(config).train)
-            if config.n_train > count:
-                cut.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
-                config = config.with_(n_train="all")
+        count = known.get(config.dataset) or len(dataset_of(config).train)
+        if config.n_train != "all" and config.n_train > count:
+            cut.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
+            config = config.with_(n_train="all")
         found[config] = True
     for (name, count), sizes in cut.items():
         sizes = ", ".join(sizes)

@@ -119,7 +119,8 @@ def verdicts(table) -> go.Figure:
     heading = (f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}<br>A bar is for one "
                f"comparison alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be "
                "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
-    return titled(figure, _on_top(heading), 250 + 32 * len(parts), legend=1.0, l=340, t=155, b=60)
+    title = dict(text=heading, y=1, yref="container", yanchor="top", pad=dict(t=24))
+    return titled(figure, title, 250 + 32 * len(parts), legend=1.0, l=340, t=155, b=60)
 
 
 def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:
@@ -171,8 +172,4 @@ def _heading(what: str, runs) -> dict:
     first, seeds = runs.iloc[0], runs.seed.nunique()
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
              f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
-    return _on_top(f"{what}<br><sub>{html.escape(about)}</sub>")
-
-
-def _on_top(text: str) -> dict:
-    return dict(text=text, y=1, yref="container", yanchor="top", pad=dict(t=24))
+    return dict(text=f"{what}<br><sub>{html.escape(about)}</sub>", y=1, yref="container", yanchor="top", pad=dict(t=24))

@@ -61,9 +61,6 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
 
     ``kept`` are the records in ``data/results``: not in the store, so to do, but there to be read.
     """
-    def bare(config: RunConfig) -> RunConfig:
-        return config.with_(precision="auto", device="auto")
-
     groups: dict[str, dict[str, list[int]]] = {}
     todo, records = [], []
     for config in {config.hash: config for config in configs}.values():
@@ -76,7 +73,9 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
     seconds = expected_seconds(todo, records or store.all_results()) / workers
-    count = len({bare(RunConfig(**record["config"])) for record in kept} & {bare(config) for config in todo})
+    both = [{config.with_(precision="auto", device="auto") for config in configs}
+            for configs in (todo, [RunConfig(**record["config"]) for record in kept])]
+    count = len(set.intersection(*both))
     elsewhere = f" ({count} of them kept in data/results, see `dnm paper report`)" * bool(count)
     return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
             f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "

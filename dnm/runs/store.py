@@ -77,10 +77,6 @@ class RunStore:
                 found[path.name] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def stop_path(self, name: str) -> Path:
-        """A stop sign for workers (`dnm.runs.workers.StopFile`)."""
-        return self.folder / ".training" / f"stop-{name}"
-
     def _file(self, kind: str, config: RunConfig) -> Path:
         try:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def train(methods, seeds, profile, runs, save_models, results, report, workers, 
     if results:
         print(keep(records, results))
     if report:
-        print(*tables.write(frame(records), report), sep="\n")
+        print(*tables.write_tables(frame(records), report), *tables.write_figures(frame(records), report), sep="\n")
 
 
 def report(runs: str, out: Path, no_html: bool) -> None:
@@ -35,7 +35,8 @@ def report(runs: str, out: Path, no_html: bool) -> None:
     from dnm.runs.results import load
     from dnm.study import tables
 
-    print(*tables.write(load(RunStore.open().find(runs, ".json")), out, not no_html), sep="\n")
+    found = load(RunStore.open().find(runs, ".json"))
+    print(*tables.write_tables(found, out), *tables.write_figures(found, out, not no_html), sep="\n")
 
 
 def predict(model: str, texts: list[str], runs: str | None) -> None:
