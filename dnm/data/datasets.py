@@ -95,8 +95,7 @@ def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Da
     """
     if name in corpus.LABELS:
         built = corpus.build(name)
-        splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s]))
-                  for s in SPLITS]
+        splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s])) for s in SPLITS]
         return Dataset(name, corpus.LABELS[name], *splits, source="built-in grammar")
     if name in REAL:
         for folder in data_folders():
@@ -148,16 +147,15 @@ def subset_size(data: Dataset, n: int | str) -> int:
 def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs, each once; an ``n_train`` beyond the training sentences becomes "all", which a warning says."""
     known = dict.fromkeys(corpus.LABELS, corpus.SIZES["train"]) | {name: row["sizes"][0] for name, row in REAL.items()}
-    found, cut = {}, {}
+    found, beyond = {}, {}
     for config in configs:  # a named data set need not be at hand
         count = known.get(config.dataset) or len(dataset_of(config).train)
         if config.n_train != "all" and config.n_train > count:
-            cut.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
+            beyond.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
             config = config.with_(n_train="all")
         found[config] = True
-    for (name, count), sizes in cut.items():
-        sizes = ", ".join(sizes)
-        warnings.warn(f"{name} has {count} training sentences, so n_train of {sizes} becomes all", stacklevel=3)
+    for (name, n), cut in beyond.items():
+        warnings.warn(f"{name} has {n} training sentences, so n_train of {', '.join(cut)} becomes all", stacklevel=3)
     return list(found)
 
 
@@ -260,9 +258,8 @@ def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
 
 def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""
-    way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under "
-               f"{project_root() / 'data'} or $DNM_DATA_DIR, run `python -m dnm fetch {name}` where there "
-               "is a network, or use dataset 'builtin'")
+    way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under $DNM_DATA_DIR or "
+               f"{project_root()}/data, run `dnm fetch {name}` where there is a network, or use dataset 'builtin'")
     try:
         reachable()  # decides at once whether the Hub's client may try the network or only its cache
         import datasets

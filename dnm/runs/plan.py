@@ -1,7 +1,6 @@
 """Which runs there are, how much work they are, and how long that takes by measured times. Taught in notebook 05."""
 
 import contextlib
-import time
 import warnings
 from collections.abc import Iterable
 from itertools import product
@@ -20,10 +19,7 @@ ENOUGH = 100  # steps of work from which on processes side by side pay for their
 
 
 def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
-    """Configurations of every method with every seed, seed by seed, so that early results compare fairly.
-
-    Each once, however often it is named; a size beyond the data becomes "all" (`dnm.data.datasets.within_data`).
-    """
+    """Every method with every seed, `within_data`; seed by seed, so that early results compare fairly."""
     if not methods or not seeds:
         raise DnmError("name at least one method and one seed")
     return within_data(RunConfig.create(profile, method=method, seed=seed, **settings)
@@ -57,10 +53,7 @@ def units(config: RunConfig) -> float:
 
 
 def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, kept: Iterable[dict] = ()) -> list[str]:
-    """Lines that say which runs there are, which are done, and how long the others will take.
-
-    ``kept`` are the records in ``data/results``: not in the store, so to do, but there to be read.
-    """
+    """Lines that say which runs there are, which are done, and how long the others, ``kept`` records too, will take."""
     groups: dict[str, dict[str, list[int]]] = {}
     todo, records = [], []
     for config in {config.hash: config for config in configs}.values():
@@ -73,10 +66,9 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
     seconds = expected_seconds(todo, records or store.all_results()) / workers
-    both = [{config.with_(precision="auto", device="auto") for config in configs}
-            for configs in (todo, [RunConfig(**record["config"]) for record in kept])]
-    count = len(set.intersection(*both))
-    elsewhere = f" ({count} of them kept in data/results, see `dnm paper report`)" * bool(count)
+    here, there = ({config.with_(precision="auto", device="auto") for config in some}
+                   for some in (todo, (RunConfig(**record["config"]) for record in kept)))
+    elsewhere = f" ({len(here & there)} of them kept in data/results, see `dnm paper report`)" if here & there else ""
     return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
             f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "
             "for an encoder without any, of a few steps timed now)"]
@@ -95,17 +87,8 @@ def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
             rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
     for config in configs:
         if config.encoder not in rates:
-            rates[config.encoder] = [_seconds_a_step(config)]
+            from dnm.training import fit
+
+            short = config.with_(method="plain", steps=5, eval_every=5, eval_limit=1)
+            rates[config.encoder] = [fit(short)[0]["seconds"] / units(short)]
     return sum(units(config) * median(rates[config.encoder]) for config in configs)
-
-
-def _seconds_a_step(config: RunConfig, steps: int = 3) -> float:
-    from dnm.training import Run, own_randomness
-
-    with own_randomness():
-        run = Run(config if config.row.fine_tunes else config.with_(method="plain"))
-        run.train_step()
-        started = time.perf_counter()
-        for _ in range(steps):
-            run.train_step().item()
-        return (time.perf_counter() - started) / steps

@@ -36,18 +36,13 @@ class Status:
         return self.reused + self.trained + self.failed == len(self.configs)
 
     @property
-    def seconds_left(self) -> float | None:
-        """Time left, from the work measured so far; None before there is a little."""
-        return self.seconds / self.work_done * (self.work_total - self.work_done) if self.work_done >= 5 else None
-
-    @property
     def line(self) -> str:
         """One line for people."""
         failed = f", {self.failed} failed" if self.failed else ""
         done = f"{self.reused + self.trained}/{len(self.configs)} runs"
         counted, left = f"{done} ({self.reused} reused{failed})", ""
-        if self.seconds_left is not None:
-            left = f", {duration(self.seconds_left)} left"
+        if self.work_done >= 5:  # before, nothing can be said
+            left = f", {duration(self.seconds / self.work_done * (self.work_total - self.work_done))} left"
         if self.finished:
             return f"{counted} in {duration(self.seconds)}"
         if self.config is None:

@@ -107,13 +107,12 @@ class RunStore:
             weights = None  # stored results can be read where there are none
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            wrong = {"is not the result of this run": (result["format"], result["config"]) != (
-                         RESULT_FORMAT, config.to_dict()),
-                     "was trained on other sentences (the data set has changed)":
-                         result["data"]["fingerprint"] != dataset_of(config).fingerprint,
-                     "was trained from other weights (the encoder has changed)":
-                         weights not in (None, result["encoder_weights"])}
-            why = next((reason for reason, holds in wrong.items() if holds), "")
+            why = ("is not the result of this run" if
+                   (result["format"], result["config"]) != (RESULT_FORMAT, config.to_dict()) else
+                   "was trained on other sentences (the data set has changed)" if
+                   result["data"]["fingerprint"] != dataset_of(config).fingerprint else
+                   "was trained from other weights (the encoder has changed)" if
+                   weights not in (None, result["encoder_weights"]) else "")
             result["test_accuracy"], result["history"], result["test_predictions"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             why = f"cannot be read ({type(error).__name__})"

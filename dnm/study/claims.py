@@ -64,9 +64,8 @@ def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
         most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
         found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}
         shared = known[known.index.isin(found)]
-        rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()),
-                     "paper": (shared if len(shared) else known).mean(),
-                     "seeds": min(map(len, found.values()), default=0)})
+        rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()), "paper":
+                     (shared if len(shared) else known).mean(), "seeds": min(map(len, found.values()), default=0)})
     table = pd.DataFrame(rows)
     ours = pd.DataFrame(map(vars, table.ours))
     table["p"], told = holm(ours.p), np.where(ours["mean"] > 0, "holds", "does not hold")
@@ -90,5 +89,5 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "claim": table.claim.where(first, ""), "verdict on the claim": table.claim_verdict.where(first, ""),
         "what is compared": table.part, "data sets": table.data, "seeds": table.seeds,
         "paper": numbers(table.paper, sign="+"), "ours [95% interval]": [ours.text() for ours in table.ours],
-        "p (Holm)": numbers(table.p, digits=3), "verdict": table.verdict,
-        "seeds needed": [seeds.replace("inf", "> 1000") for seeds in needed]})
+        "p (Holm)": numbers(table.p, digits=3), "verdict": table.verdict, "seeds needed": [
+            seeds.replace("inf", "> 1000") for seeds in needed]})

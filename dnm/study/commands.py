@@ -10,7 +10,6 @@ from dnm.runs.store import RunStore
 
 def train(methods, seeds, profile, runs, save_models, results, report, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table."""
-    settings = {name: value for name, value in settings.items() if value is not None}
     configs, store = grid(methods, as_list(seeds, int), profile, **settings), RunStore.open(runs)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
     from dnm.runs.results import frame, keep
