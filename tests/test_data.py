@@ -107,12 +107,14 @@ def test_a_size_beyond_the_data_becomes_all_once_and_is_said_once(tmp_path, caps
         assert grid(["plain"], [0], n_train=99999)[0].n_train == "all"
     with pytest.raises(DnmError, match="fewer than n_train=200; use 'all'"):  # who makes a config means it
         fit(RunConfig.create("smoke", dataset=path, n_train=200))
+    common = ["--encoder", "cnn", "--profile", "smoke", "--runs", str(tmp_path / "runs")]
+    other = ["--dataset", str(write(tmp_path / "other.csv")), "--steps", "2", "--methods", "plain", "--seeds", "0", "--n-train", "20"]
+    assert main(["train", *other, *common]) == 0 and "other.csv" in capsys.readouterr().err
     load_dataset.cache_clear()
-    assert main(["paper", "table10", "--datasets", path, "--sizes", "200", "--encoder", "cnn", "--profile", "smoke", "--dry-run",
-                 "--runs", str(tmp_path / "runs")]) == 0
+    assert main(["paper", "table10", "--datasets", path, "--sizes", "200", "--dry-run", *common]) == 0
     out, errors = capsys.readouterr()
     assert "mine, n = all, cnn, dnm, smoke" in out and "30 runs, 0 done, 30 to do: " in out
-    assert errors.count("becomes all") == 1
+    assert errors.count("becomes all") == 1 and "other.csv" not in errors  # whose run gave the measured time
 
 
 # ---------------------------------------------------------------- the built-in corpus
