@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -54,9 +55,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     main = _Parser(prog="dnm", description="Dynamic nonlinear mixup with distance-based sample selection.",
-                   epilog=EXAMPLES.format(root=project_root()), formatter_class=argparse.RawDescriptionHelpFormatter)
+                   usage="dnm COMMAND [OPTIONS]  (see dnm COMMAND --help)", epilog=EXAMPLES.format(root=project_root()),
+                   formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     main.add_argument("--version", action="version", version=f"dnm {__version__}")
-    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = main.add_subparsers(title="commands", prog="dnm", dest="command", metavar="", required=True,
+                                   parser_class=lambda **about: _Parser(allow_abbrev=False, **about))
 
     study = commands.add_parser("study", help="run the notebooks in order; write report, figures and tables")
     study.add_argument("--profile", default="lesson", help=_PROFILE)
@@ -69,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _parameters(run, "a parameter of the notebooks; the value is read as JSON where it is JSON")
     _out(run, "runs/batch")
 
-    paper = commands.add_parser("paper", help="the paper's tables and figures from runs of our own, beside its numbers")
+    paper = commands.add_parser("paper", help="the paper's tables and figures, with runs of our own")
     paper.add_argument("names", nargs="+", metavar="NAME", help="table2 … table11, figure1 … figure4, all; or report: "
                        "the report from the runs kept in data/results, without training")
     paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's table or figure")
@@ -82,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     _many(paper, "0 1 2 3 4")
     _places(paper, "runs/paper")
 
-    train = commands.add_parser("train", help="train runs, reuse finished ones, print their table")
+    train = commands.add_parser("train", help="train runs, reuse finished ones, print their table",
+                                epilog="* default: the profile's, the encoder's or the method's")
     _settings(train)
     train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD",
                        help="rows of `dnm list` (default: plain dnm)")
@@ -106,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
     fetch.add_argument("--force", action="store_true", help="download again what is already there")
 
-    bench = commands.add_parser("bench", help="how fast training and evaluation are, against transformers.Trainer")
+    bench = commands.add_parser("bench", help="how fast training is, beside transformers.Trainer")
     bench.add_argument("--dataset", default="builtin")
     bench.add_argument("--encoder", default="minilm")
     bench.add_argument("--blocks", type=int, default=5, help="timed blocks of each contestant (default: 5)")
@@ -153,9 +157,8 @@ def _settings(command: argparse.ArgumentParser) -> None:
     about = dict(re.findall(r"^    (\w+): .+?  # (.+)$", inspect.getsource(RunConfig), flags=re.M))
     decided = {name for profile in PROFILES.values() for name in profile} | {"pooling", "dropout", "k"}
     for name in _SETTINGS:
-        note = "the profile's, encoder's or method's" if name in decided else getattr(RunConfig, name)
-        command.add_argument("--" + name.replace("_", "-"), metavar="VALUE",
-                             help=about[name] + (f" (default: {note})" if note != "" else ""))
+        note = " *" if name in decided else f" (default: {getattr(RunConfig, name)})".replace(" (default: )", "")
+        command.add_argument("--" + name.replace("_", "-"), metavar="VALUE", help=about[name] + note)
 
 
 def _json(text: str):
@@ -172,9 +175,10 @@ def _count(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; exit code 0, 2 for something the user can mend, 130 after Ctrl-C."""
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    warn = cache(lambda text: print(f"warning: {text}", file=sys.stderr))  # each once
+    warnings.showwarning = lambda message, *_: warn(str(message))
     try:
-        options = vars(parser().parse_args(arguments))
+        options = vars(parser().parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"]))
         place, name = COMMANDS[options.pop("command")].split(":")
         getattr(import_module(place), name)(**options)
         return 0

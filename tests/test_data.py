@@ -10,7 +10,7 @@ import pytest
 from conftest import needs_real_data
 
 from dnm.data import corpus
-from dnm.data.datasets import REAL, Split, load_dataset, split_pooled, stratified_order, subset
+from dnm.data.datasets import REAL, Split, load_dataset, split_pooled, stratified_order, subset, within_data
 from dnm.errors import DnmError
 
 TABLE_1 = {"subj": (2, 8000, 1000, 1000), "mr": (2, 8528, 1068, 1066), "sst2": (2, 6920, 1821, 872),
@@ -84,6 +84,37 @@ def test_subset_errors():
         subset(data, 4, 0)
     with pytest.raises(DnmError, match="fewer than n_train"):
         subset(data, 10 ** 6, 0)
+
+
+def test_a_size_beyond_the_data_becomes_all_once_and_is_said_once(tmp_path, capsys):
+    from dnm.cli import main
+    from dnm.config import RunConfig
+    from dnm.runs.plan import grid
+    from dnm.study.experiments import experiment
+    from dnm.training import fit
+
+    path = str(write(tmp_path / "mine.csv"))  # 40 rows, 32 of them to train on
+    with pytest.warns(UserWarning, match="mine.csv has 32 training sentences, so n_train of 200, 500 becomes all") as told:
+        sizes = [30, 32, 200, 500, "all"]
+        found = within_data(RunConfig.create("smoke", dataset=path, n_train=n, seed=s) for n in sizes for s in (0, 1))
+    assert [(c.n_train, c.seed) for c in found] == [(n, s) for n in (30, 32, "all") for s in (0, 1)]
+    assert found[-1].to_dict()["n_train"] == "all" and sum("becomes all" in str(w.message) for w in told) == 1
+    with pytest.warns(UserWarning, match="n_train of 200 becomes all"):
+        assert [c.n_train for c in grid(["plain", "dnm", "plain"], [0, 0], dataset=path, n_train=200)] == ["all", "all"]
+    with pytest.warns(UserWarning, match="n_train of 50, 200, 500, 1000, 2000 becomes all"):
+        assert {c.n_train for c in experiment("table2", datasets=[path])} == {"all"}
+    with pytest.warns(UserWarning, match="builtin has 2400 training sentences"):  # known without the data
+        assert grid(["plain"], [0], n_train=99999)[0].n_train == "all"
+    with pytest.raises(DnmError, match="fewer than n_train=200; use 'all'"):  # who makes a config means it
+        fit(RunConfig.create("smoke", dataset=path, n_train=200))
+    common = ["--encoder", "cnn", "--profile", "smoke", "--runs", str(tmp_path / "runs")]
+    other = ["--dataset", str(write(tmp_path / "other.csv")), "--steps", "2", "--methods", "plain", "--seeds", "0", "--n-train", "20"]
+    assert main(["train", *other, *common]) == 0 and "other.csv" in capsys.readouterr().err
+    load_dataset.cache_clear()
+    assert main(["paper", "table10", "--datasets", path, "--sizes", "200", "--dry-run", *common]) == 0
+    out, errors = capsys.readouterr()
+    assert "mine, n = all, cnn, dnm, smoke" in out and "30 runs, 0 done, 30 to do: " in out
+    assert errors.count("becomes all") == 1 and "other.csv" not in errors  # whose run gave the measured time
 
 
 # ---------------------------------------------------------------- the built-in corpus
@@ -267,6 +298,11 @@ def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatc
     assert load_dataset("mr").fingerprint == original.fingerprint
     module.fetch("mr")
     assert calls == ["mr"]  # the second call found it whole
+    monkeypatch.setenv("DNM_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DNM_HOME", str(tmp_path / "elsewhere"))
+    assert module.fetch("mr") == tmp_path / "data" / "mr" and calls == ["mr"]  # wherever it is looked for
+    monkeypatch.setenv("DNM_HOME", str(tmp_path))
+    monkeypatch.delenv("DNM_DATA_DIR")
     (tmp_path / "data" / "mr" / "test.jsonl").write_text('{"text": "torn", "lab')
     module.fetch("mr")
     load_dataset.cache_clear()

@@ -1,6 +1,7 @@
 """Bad input at the command line: one line that names cause and way out, a non-zero exit, nothing lost."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from dnm.errors import DnmError
     (["train", "--n-train", "many"], "n_train must be a number or 'all'"),
     (["train", "--n-train", "0"], "n_train must be a positive number"),
     (["train", "--n-train", "1"], "fewer examples than"),
-    (["train", "--n-train", "99999"], "use 'all'"),
+    (["train", "--data", "subj"], "did you mean '--dataset'"),
     (["train", "--steps", "1.5"], "steps must be a number"),
     (["train", "--lr", "-1"], "lr must be positive"),
     (["train", "--seeds", "one"], "expected a list of whole numbers"),
@@ -38,7 +39,7 @@ from dnm.errors import DnmError
     (["train", "--encoder", "minlm"], "did you mean 'minilm'"),
     (["train", "--device", "cuda:abc"], "unknown device"),
     (["train", "--word-vectors", "glove.txt"], "brings its own"),
-    (["predict", "/nowhere", "text"], "not a saved model"),
+    (["predict", "/nowhere", "text"], "not a saved model: there is no such folder"),
     (["report", "/nowhere"], "holds no"),
     (["fetch", "subjj"], "did you mean 'subj'"),
     (["study", "--profile", "quik"], "did you mean 'quick'"),
@@ -49,6 +50,45 @@ def test_one_line_with_cause_and_way_out(arguments, message, capsys, tmp_path):
     error = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and message in error[0]
     assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_dnm_alone_prints_its_help_with_a_line_for_every_command(capsys):
+    from dnm.cli import COMMANDS
+
+    told = []
+    for arguments in ([], ["--help"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        told.append(capsys.readouterr())
+        assert not left.value.code and not told[-1].err
+    assert told[0] == told[1]
+    commands = told[0].out.split("commands:")[1].split("examples:")[0].strip().splitlines()
+    assert len(commands) == len(COMMANDS) and set(COMMANDS) == {line.split()[0] for line in commands} and all(len(line) <= 80 for line in commands)
+    assert told[2].out.startswith("usage: dnm train ") and told[2].out.count("the profile's, the encoder's or the method's") == 1
+
+
+def test_a_damaged_result_is_left_out_of_a_report_and_named(tiny, tmp_path, capsys, monkeypatch):
+    from dnm.runs.scheduler import run_all
+    from dnm.runs.store import RunStore
+
+    monkeypatch.setattr("dnm.plots.page.chromium", lambda: None)
+    store = RunStore(tmp_path / "runs")
+    run_all([tiny(method="plain"), tiny(method="logreg")], store, workers=1)
+    store.result_path(tiny(method="logreg")).write_text('{"format": 2, "conf')
+    (store.folder / "other.json").write_text('{"anything": 1}')  # no run, and none of our business
+    assert main(["report", str(store.folder), "--out", str(tmp_path / "out")]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and f"{tiny(method='logreg').hash}.json cannot be read" in errors[0]
+    assert "| Plain fine-tuning |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_the_last_words_of_a_browser_are_no_traceback():
+    """As it ends, what starts the browser says "{bye}" among the browser's messages, which a logger took for an error."""
+    code = ("import os; from dnm.plots import page; page.shutil.which = lambda name: None; page.chromium()\n"
+            "from choreographer.channels import Pipe\npipe = Pipe()\npipe.open()\n"
+            "os.write(pipe.from_external_to_choreo, b'{\"id\": 1}\\0{bye}\\n\\0')\nprint(pipe.read_jsons()[0])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"BROWSER_PATH": ""})
+    assert done.stdout.splitlines()[-1] == "[{'id': 1}]" and not done.stderr
 
 
 def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, capsys):
@@ -68,12 +108,10 @@ def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):
 
 
 def test_an_unexpected_error_is_one_line_too(monkeypatch, capsys):
-    import dnm.cli
-
     def broken():
         raise ValueError("first line\nsecond line")
 
-    monkeypatch.setattr(dnm.cli, "show_list", broken)
+    monkeypatch.setattr("dnm.study.commands.show_list", broken)
     assert main(["list"]) == 1
     assert capsys.readouterr().err.startswith("error: ValueError: first line (finished runs are kept")
 
@@ -153,8 +191,6 @@ def test_a_full_disk_loses_nothing(tiny, tmp_path):
 
 
 def run_with(arguments, env=None, limit=None):
-    import os
-
     def lower():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import needs_real_data
 from scipy import stats
 
 from dnm.config import RunConfig
@@ -277,30 +278,59 @@ def test_verdicts_follow_the_evidence():
                   (data, 50, "wordmixup"): level - 1 + seeds + 0.2 * (seeds % 2), (data, 50, "nonlinearmixup"): level - 2 + seeds + 0.1 * seeds,
                   (data, 50, "dnm-no-sds"): level + seeds * 0.9, (data, 50, "dnm-no-lds"): level + 3 + seeds}
     table = claims.verdicts(frame(made_up(cells))).set_index("part")
-    assert table.verdict["dnm > plain, n = 50"] == "holds" and table.seeds["dnm > plain, n = 50"] == 5
+    assert table.verdict["DNM > Plain fine-tuning (n = 50)"] == "holds" and table.seeds["DNM > Plain fine-tuning (n = 50)"] == 5
     gap = [cells[d, 50, "dnm"] - cells[d, 50, "plain"] for d in ("subj", "mr", "sst2", "sst1")]
-    assert table.ours["dnm > plain, n = 50"].mean == pytest.approx(np.mean(gap))
+    assert table.ours["DNM > Plain fine-tuning (n = 50)"].mean == pytest.approx(np.mean(gap))
     theirs = published().query("n_train == '50' and encoder != 'cnn or lstm' and table < 6").pivot(index="dataset", columns="method", values="accuracy")
-    assert table.paper["dnm > plain, n = 50"] == pytest.approx((theirs.dnm - theirs.plain).mean())
-    assert table.verdict["senmixup > plain, n = 50"] == "cannot be told"
-    assert table.verdict["wordmixup > plain, n = 50"] == "does not hold"
+    assert table.paper["DNM > Plain fine-tuning (n = 50)"] == pytest.approx((theirs.dnm - theirs.plain).mean())
+    assert table.verdict["SenMixup > Plain fine-tuning (n = 50)"] == "cannot be told"
+    assert table.verdict["WordMixup > Plain fine-tuning (n = 50)"] == "does not hold"
     together = table.groupby("claim").claim_verdict.first()
     assert together["Mixup beats plain fine-tuning"] == "does not hold" and together["DNM beats every other mixup"] == "holds"
-    assert together["Farthest partners (LDS) matter more than nearest (SDS)"] == "does not hold"
+    assert together["Farthest partners matter more than nearest"] == "does not hold"
     assert together["K = 5 is the best K"] == "not run" and together["More data helps"] == "not run"
     shown = claims.readable(table.reset_index())
-    assert shown[shown["what is compared"] == "senmixup > plain, n = 50"]["seeds needed"].iloc[0] != ""
+    assert shown[shown["what is compared"] == "SenMixup > Plain fine-tuning (n = 50)"]["seeds needed"].iloc[0] != ""
     only = claims.verdicts(frame(made_up({("subj", 50, "dnm"): [80.0, 81, 82, 83, 84], ("subj", 50, "plain"): [70.0, 71, 72.5, 73, 74]})))
-    assert only.set_index("part").verdict["dnm > plain, n = 50"] == "cannot be told"  # five pairs cannot
+    assert only.set_index("part").verdict["DNM > Plain fine-tuning (n = 50)"] == "cannot be told"  # five pairs cannot
     assert (claims.verdicts(frame([])).verdict == "not run").all()
 
 
 def test_the_gain_with_few_labels_is_a_difference_of_differences():
     values = {("subj", 50, "dnm"): [80.0, 82], ("subj", 50, "nonlinearmixup"): [75.0, 76], ("subj", "all", "dnm"): [90.0, 91],
               ("subj", "all", "nonlinearmixup"): [89.0, 88]}
-    row = claims.verdicts(frame(made_up(values))).set_index("part").loc["(dnm − nonlinearmixup) at n = 50 > at n = all"]
+    row = claims.verdicts(frame(made_up(values))).set_index("part").loc["DNM − NonlinearMixup: n = 50 > n = all"]
     assert row.ours.mean == pytest.approx(((80 - 75 - 90 + 89) + (82 - 76 - 91 + 88)) / 2)
     assert row.paper == pytest.approx((93.4 - 92.4) - (98.0 - 97.3)) and row["data"] == "subj"
+
+
+def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_path):
+    from dnm.plots import charts
+    from dnm.study.beside import kept_runs
+
+    judged = claims.verdicts(kept_runs())
+    assert "DNM, farthest only > DNM, nearest only (n = 50)" in set(judged.part)
+    own = re.compile(r"\b(dnm-\w+|\w+mixup\b|plain >|[LSD]DS|SDS|DSS)\b")  # names of rows and abbreviations; titles have capitals
+    assert not [text for text in (*judged.part, *judged.claim) if own.search(text)]
+    figure = charts.verdicts(judged)
+    ours = pd.DataFrame(map(vars, judged.ours))
+    assert ((judged.verdict == "cannot be told") & (ours.low * ours.high > 0)).any()  # such a bar needs the words
+    assert "Holm" in figure.layout.title.text and f"of {(judged.verdict != 'not run').sum()}," in figure.layout.title.text
+    assert list(figure.layout.yaxis.ticktext) == list(judged.part[judged.verdict != "not run"])
+    text = (ROOT / "data" / "report" / "paper.md").read_text()
+    assert "a bar can lie clear of zero and its comparison still *cannot be told*" in text
+
+
+@needs_real_data
+def test_a_dry_run_tells_of_kept_runs_beside_those_done(tmp_path, capsys):
+    """Kept runs are not in the store, so they are to do; that they can be read is said."""
+    from dnm.cli import main
+    from dnm.study.beside import comparable_runs, kept_runs
+
+    usual = comparable_runs(kept_runs()).query("dataset == 'subj' and n_train == '50' and encoder == 'minilm' and profile == 'quick'")
+    kept = sum((c.method, c.seed) in set(zip(usual.method, usual.seed, strict=True)) for c in experiment("table8", datasets=["subj"]))
+    assert kept >= 10 and main(["paper", "table8", "--datasets", "subj", "--dry-run", "--runs", str(tmp_path)]) == 0
+    assert f"20 runs, 0 done, 20 to do ({kept} of them kept in data/results, see `dnm paper report`): " in capsys.readouterr().out
 
 
 def test_the_kept_report_is_that_of_the_kept_runs(tmp_path, no_png):

@@ -16,7 +16,8 @@ import pytest
 
 from dnm.config import RunConfig
 from dnm.errors import DnmError
-from dnm.runs.plan import expected_seconds, units
+from dnm.runs.plan import expected_seconds, plan, units
+from dnm.runs.progress import Status, duration, in_terminal
 from dnm.runs.scheduler import ATTEMPTS, RunsFailed, run_all
 from dnm.runs.store import RunStore
 from dnm.study.experiments import experiment
@@ -219,6 +220,8 @@ def test_the_plan_counts_what_is_done_and_estimates_the_rest(table, capsys):
     run_all(configs[:5], store, workers=1)
     assert main([*command[3:], "--dry-run"]) == 0
     told = capsys.readouterr().out
+    assert plan(configs, store, kept=[{"config": c.with_(precision="float32").to_dict()} for c in configs[4:7]])[-1].startswith(
+        f"{len(configs)} runs, 5 done, {len(configs) - 5} to do (2 of them kept in data/results, see `dnm paper report`): ")
     assert f"{len(configs)} runs, 5 done, {len(configs) - 5} to do" in told
     assert "builtin, n = 24" in told and "dnm, smoke: done: seeds 0 1; to do: seeds 2" in told
     records = [json.loads(store.result_path(c).read_text()) for c in configs[:5]]
@@ -226,3 +229,20 @@ def test_the_plan_counts_what_is_done_and_estimates_the_rest(table, capsys):
     assert expected_seconds(configs[5:], records) == pytest.approx(sum(map(units, configs[5:])) * per_unit)
     assert units(configs[0]) == 24 + 3 * 200 / (3 * 20)  # steps, and 3 evaluations of 2 x 100 sentences
     assert 0 < expected_seconds(configs[:1], []) < 600  # timed now
+
+
+def test_times_are_told_in_words():
+    assert [duration(s) for s in (0.2, 1, 35.4, 949, 5999, 6100, 9000, 400_000)] == [
+        "0 seconds", "1 second", "35 seconds", "about 16 minutes", "about 100 minutes", "about 1.7 hours", "about 2.5 hours",
+        "about 111.1 hours"]
+    line = Status([RunConfig()] * 2, reused=1, training=1, seconds=60, work_done=10, work_total=170).line
+    assert line == "1/2 runs (1 reused), 1 in training, about 16 minutes left"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_ends_with_one_line_and_apart_from_what_follows(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with in_terminal() as show:
+        show(Status([RunConfig()], reused=1, work_total=24))
+    told = capsys.readouterr().err
+    assert told.count("1/1 runs (1 reused) in 0 seconds") == 1 and told.endswith("seconds" + "\n" * (1 + terminal))

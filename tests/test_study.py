@@ -288,6 +288,31 @@ def test_the_exercises_solutions_run(path, executed):
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
 
 
+def test_the_batch_job_of_the_teachers_page_runs_on_a_hundred_rows(tmp_path, tiny_models, monkeypatch, capsys):
+    """Every `dnm` command of the page, as written but for a tiny model; "200 sentences" are more than the table has."""
+    from dnm.cli import main
+
+    page = (TRAINING.parent / "TEACHING.md").read_text()
+    commands = [command.split() for command in re.findall(r"`(?:python -m )?dnm (.+?)`", page)]
+    assert ["run", "02", "04", "06", "--datasets", "reviews.csv"] in commands
+    train = load_dataset("builtin").train
+    rows = [f'"{text}",{("bad", "good")[label]}\n' for text, label in zip(train.texts[:100], train.labels, strict=False)]
+    (tmp_path / "reviews.csv").write_text("review,verdict\n" + "".join(rows))
+    monkeypatch.chdir(tmp_path)
+    small = dict(encoder=tiny_models["bert"], store="runs", methods="plain,dnm", seeds="0", perplexities="5", sentences="40")
+    for command in commands:
+        options = [part for name, value in small.items() for part in ("-p", name, str(value))]
+        assert main([*command, "--out", "out", *options]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line.partition("reviews.csv")[2] for line in told] == [  # each once
+        ": only 10 test sentences, so one more right or wrong is 10 points of accuracy",
+        " has 80 training sentences, so n_train of 200 becomes all"]
+    stored = [json.loads(path.read_text())["config"] for path in tmp_path.glob("runs/*.json")]
+    assert {config["n_train"] for config in stored} == {50, "all"}
+    assert {path.name for path in tmp_path.glob("out/reviews/*")} == {
+        "02_distance_selection.ipynb", "04_training.ipynb", "06_tsne.ipynb", "report.html"}
+
+
 @pytest.mark.parametrize("dataset", ["builtin5", *(pytest.param(name, marks=needs_real_data) for name in ("subj", "mr", "sst2", "sst1"))])
 def test_the_batch_job_leaves_its_artifacts_for_every_data_set(dataset, tmp_path, tiny_models, capsys):
     parameters = dict(encoder=str(tiny_models["bert"]), store=str(tmp_path / "runs"), methods=["plain", "dnm"], sizes=[50],

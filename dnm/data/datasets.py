@@ -4,10 +4,12 @@
 training sets. Taught in notebook 04.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -93,8 +95,7 @@ def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Da
     """
     if name in corpus.LABELS:
         built = corpus.build(name)
-        splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s]))
-                  for s in SPLITS]
+        splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s])) for s in SPLITS]
         return Dataset(name, corpus.LABELS[name], *splits, source="built-in grammar")
     if name in REAL:
         for folder in data_folders():
@@ -141,6 +142,21 @@ def subset_size(data: Dataset, n: int | str) -> int:
     if n < classes:
         raise DnmError(f"n_train={n} is fewer examples than {data.name}'s {classes} classes; use at least {classes}")
     return n
+
+
+def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
+    """The runs, each once; an ``n_train`` beyond the training sentences becomes "all", which a warning says."""
+    known = dict.fromkeys(corpus.LABELS, corpus.SIZES["train"]) | {name: row["sizes"][0] for name, row in REAL.items()}
+    found, beyond = {}, {}
+    for config in configs:  # a named data set need not be at hand
+        count = known.get(config.dataset) or len(dataset_of(config).train)
+        if config.n_train != "all" and config.n_train > count:
+            beyond.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
+            config = config.with_(n_train="all")
+        found[config] = True
+    for (name, n), cut in beyond.items():
+        warnings.warn(f"{name} has {n} training sentences, so n_train of {', '.join(cut)} becomes all", stacklevel=3)
+    return list(found)
 
 
 def stratified_order(texts: list[str], labels: np.ndarray, salt: str) -> np.ndarray:
@@ -242,9 +258,8 @@ def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
 
 def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""
-    way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under "
-               f"{project_root() / 'data'} or $DNM_DATA_DIR, run `python -m dnm fetch {name}` where there "
-               "is a network, or use dataset 'builtin'")
+    way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under $DNM_DATA_DIR or "
+               f"{project_root()}/data, run `dnm fetch {name}` where there is a network, or use dataset 'builtin'")
     try:
         reachable()  # decides at once whether the Hub's client may try the network or only its cache
         import datasets
@@ -256,16 +271,14 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
 
 
 def fetch(name: str, force: bool = False) -> Path:
-    """Store a named data set under ``data/``, unless it is there and whole; what was downloaded stays cached."""
+    """Store a named data set under ``data/``, unless it is whole there or in ``$DNM_DATA_DIR``; returns its folder."""
     if name not in REAL:
         raise unknown("data set to fetch", name, REAL)
     folder = project_root() / "data" / name
-    if folder.is_dir() and not force:
-        try:
-            _real(name, read_folder(folder), source="files")
-            return folder
-        except DnmError:
-            pass  # incomplete or damaged: fetch again
+    for there in [] if force else [place / name for place in data_folders() if (place / name).is_dir()]:
+        with contextlib.suppress(DnmError):  # incomplete or damaged: fetch again
+            _real(name, read_folder(there), source="files")
+            return there
     tables = from_hub(name)
     _real(name, tables, source="check")
     for split, (texts, labels) in tables.items():

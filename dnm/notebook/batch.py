@@ -17,7 +17,7 @@ from dnm.data.datasets import dataset_of
 from dnm.errors import DnmError, project_root, unknown
 from dnm.notebook.page import write_report
 from dnm.notebook.parameters import check, declared
-from dnm.runs.progress import clock, in_terminal
+from dnm.runs.progress import duration, in_terminal
 from dnm.runs.results import frame
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
@@ -52,7 +52,7 @@ def run_study(profile: str, dataset: str, out: Path, runs: str | None = None) ->
                "tables": tables.write_tables(trained, out), "figures": tables.write_figures(trained, out / "figures")}
     table = tables.summary(trained)
     print(f"\n{tables.caption(table)}\n{tables.readable(table).to_string(index=False)}\n")
-    print(f"done in {clock(time.perf_counter() - started)}")
+    print(f"done in {duration(time.perf_counter() - started)}")
     for what, paths in written.items():
         print(f"{what}:", *(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
                             for path in paths), sep="\n  ")
@@ -151,7 +151,7 @@ def execute_all(jobs: list[Job]) -> list[Path]:
     with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=max(1, cores // workers)):
         ends = joblib.Parallel(return_as="generator_unordered", batch_size=1)(joblib.delayed(_timed)(*j) for j in jobs)
         for number, (path, seconds) in enumerate(ends, start=1):
-            print(f"[{number}/{len(jobs)}] {path.name} {clock(seconds)}", flush=True)
+            print(f"[{number}/{len(jobs)}] {path.name} {duration(seconds)}", flush=True)
     return [target for _, target, _ in jobs]
 
 

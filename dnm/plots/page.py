@@ -1,6 +1,7 @@
 """Where pictures and tables go: files of their own, or one page that opens without a network."""
 
 import html
+import logging
 import os
 import shutil
 import subprocess
@@ -63,6 +64,7 @@ def chromium() -> str | None:
     """The browser that draws PNG files, or None where there is none or it does not draw (said once)."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
     found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, names)), None)
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)  # a browser's last words as it ends are no error
     try:
         if found:
             subprocess.run([found, "--version"], check=True, capture_output=True, timeout=60)  # kaleido waits for ever

@@ -1,8 +1,8 @@
 """Which runs there are, how much work they are, and how long that takes by measured times. Taught in notebook 05."""
 
 import contextlib
-import time
 import warnings
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -10,20 +10,20 @@ from statistics import median
 import joblib
 
 from dnm.config import RunConfig
-from dnm.data.datasets import dataset_of, subset_size
+from dnm.data.datasets import dataset_of, subset_size, within_data
 from dnm.errors import DnmError
-from dnm.runs.progress import clock
+from dnm.runs.progress import duration
 from dnm.runs.store import RunStore
 
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
 
 def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
-    """Configurations of every method with every seed, seed by seed, so that early results compare fairly."""
+    """Every method with every seed, `within_data`; seed by seed, so that early results compare fairly."""
     if not methods or not seeds:
         raise DnmError("name at least one method and one seed")
-    pairs = product(dict.fromkeys(seeds), dict.fromkeys(methods))  # each once, however often it is named
-    return [RunConfig.create(profile, method=method, seed=seed, **settings) for seed, method in pairs]
+    return within_data(RunConfig.create(profile, method=method, seed=seed, **settings)
+                       for seed, method in product(seeds, methods))
 
 
 def run_name(config: RunConfig) -> str:
@@ -52,8 +52,8 @@ def units(config: RunConfig) -> float:
     return config.steps + -(-config.steps // config.eval_every) * held / (3 * config.batch_size)
 
 
-def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None) -> list[str]:
-    """Lines that say which runs there are, which are done, and how long the others will take."""
+def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, kept: Iterable[dict] = ()) -> list[str]:
+    """Lines that say which runs there are, which are done, and how long the others, ``kept`` records too, will take."""
     groups: dict[str, dict[str, list[int]]] = {}
     todo, records = [], []
     for config in {config.hash: config for config in configs}.values():
@@ -66,9 +66,12 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None) 
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
     seconds = expected_seconds(todo, records or store.all_results()) / workers
-    return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do: about {clock(seconds)} "
-            f"on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, for an encoder "
-            "without any, of a few steps timed now)"]
+    here, there = ({config.with_(precision="auto", device="auto") for config in some}
+                   for some in (todo, (RunConfig(**record["config"]) for record in kept)))
+    elsewhere = f" ({len(here & there)} of them kept in data/results, see `dnm paper report`)" if here & there else ""
+    return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
+            f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "
+            "for an encoder without any, of a few steps timed now)"]
 
 
 def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
@@ -84,17 +87,8 @@ def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
             rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
     for config in configs:
         if config.encoder not in rates:
-            rates[config.encoder] = [_seconds_a_step(config)]
+            from dnm.training import fit
+
+            short = config.with_(method="plain", steps=5, eval_every=5, eval_limit=1)
+            rates[config.encoder] = [fit(short)[0]["seconds"] / units(short)]
     return sum(units(config) * median(rates[config.encoder]) for config in configs)
-
-
-def _seconds_a_step(config: RunConfig, steps: int = 3) -> float:
-    from dnm.training import Run, own_randomness
-
-    with own_randomness():
-        run = Run(config if config.row.fine_tunes else config.with_(method="plain"))
-        run.train_step()
-        started = time.perf_counter()
-        for _ in range(steps):
-            run.train_step().item()
-        return (time.perf_counter() - started) / steps

@@ -36,20 +36,15 @@ class Status:
         return self.reused + self.trained + self.failed == len(self.configs)
 
     @property
-    def seconds_left(self) -> float | None:
-        """Time left, from the work measured so far; None before there is a little."""
-        return self.seconds / self.work_done * (self.work_total - self.work_done) if self.work_done >= 5 else None
-
-    @property
     def line(self) -> str:
         """One line for people."""
         failed = f", {self.failed} failed" if self.failed else ""
         done = f"{self.reused + self.trained}/{len(self.configs)} runs"
         counted, left = f"{done} ({self.reused} reused{failed})", ""
-        if self.seconds_left is not None:
-            left = f", {clock(self.seconds_left)} left"
+        if self.work_done >= 5:  # before, nothing can be said
+            left = f", {duration(self.seconds / self.work_done * (self.work_total - self.work_done))} left"
         if self.finished:
-            return f"{counted} in {clock(self.seconds)}"
+            return f"{counted} in {duration(self.seconds)}"
         if self.config is None:
             return f"{counted}, {self.training} in training{left}"
         accuracy = f", validation {self.row['validation_accuracy']:.1%}" if self.row else ""
@@ -57,9 +52,11 @@ class Status:
                 f"{left}{accuracy}")
 
 
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
+def duration(seconds: float) -> str:
+    """A time in words: ``35 seconds``, ``about 16 minutes``, ``about 2.5 hours``."""
+    if (whole := round(seconds)) < 100:
+        return f"{whole} second{'s' * (whole != 1)}"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {round(seconds / 3600, 1):g} hours"
 
 
 @contextmanager
@@ -84,5 +81,6 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
     with bar:
         yield show
         if bar.total:
-            bar.delay = 0  # else a short bar ends without a new line
-            bar.refresh()
+            bar.delay = 0  # else a short bar is not drawn
+    if bar.total and sys.stderr.isatty():
+        print(file=sys.stderr)  # what comes next is no part of it

@@ -28,18 +28,15 @@ def frame(records: list[dict]) -> pd.DataFrame:
     ``history`` and ``predictions`` are those of the record.
     """
     return pd.DataFrame([{
-        "data": r["data"]["name"], "fingerprint": r["data"]["fingerprint"], "n_train": r["config"]["n_train"],
-        "encoder": r["config"]["encoder"], "weights": r["encoder_weights"], "profile": r["label"],
+        **{name: r["config"][name] for name in ("dataset", "n_train", "method", "encoder", "seed")},
+        **{name: r[name] for name in ("title", "best_step", "seconds", "hash", "history")}, "data": r["data"]["name"],
+        "fingerprint": r["data"]["fingerprint"], "weights": r["encoder_weights"], "profile": r["label"],
         # A count of threads changes times, not what may be averaged.
         "device": re.sub(r", \d+ threads?\b", "", r["environment"]["device"]),
-        "precision": r["environment"]["precision"], "dataset": r["config"]["dataset"],
-        "method": r["config"]["method"], "title": r["title"],
-        "usual": r["title"] == METHODS[r["config"]["method"]].title,
-        "seed": r["config"]["seed"], "accuracy": 100 * r["test_accuracy"],
-        "last_accuracy": 100 * r["last_test_accuracy"], "best_step": r["best_step"],
-        "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan, "seconds": r["seconds"],
-        "hash": r["hash"], "labels": r["data"].get("labels", []), "history": r.get("history", []),
-        "predictions": r.get("test_predictions", [])} for r in records], columns=_COLUMNS)
+        "precision": r["environment"]["precision"], "usual": r["title"] == METHODS[r["config"]["method"]].title,
+        "accuracy": 100 * r["test_accuracy"], "last_accuracy": 100 * r["last_test_accuracy"],
+        "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan, "labels": r["data"]["labels"],
+        "predictions": r["test_predictions"]} for r in records], columns=_COLUMNS)
 
 
 def keep(records: list[dict], path: Path) -> str:

@@ -108,8 +108,9 @@ class _Sweep:
         from dnm.runs.fleet import fleets
         from dnm.training import Interrupted
 
-        sign, wait, todo = hands.StopFile(self.store.stop_path(uuid.uuid4().hex)), False, self.todo
+        sign, wait = hands.StopFile(self.store.folder / ".training" / f"stop-{uuid.uuid4().hex}"), False
         with interruptible(stop) as stop, self._watched(stop, sign):
+            todo = self.todo
             while todo and not stop.is_set():  # first what nobody else trains, then what is left of theirs
                 # A run whose worker died is tried again by itself, without a graph, in a process of its own.
                 batch, died = [c for c in todo if not self.deaths[c.hash]] or todo[:1], ""

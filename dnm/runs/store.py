@@ -77,10 +77,6 @@ class RunStore:
                 found[path.name] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
-    def stop_path(self, name: str) -> Path:
-        """A stop sign for workers (`dnm.runs.workers.StopFile`)."""
-        return self.folder / ".training" / f"stop-{name}"
-
     def _file(self, kind: str, config: RunConfig) -> Path:
         try:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
@@ -111,13 +107,12 @@ class RunStore:
             weights = None  # stored results can be read where there are none
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            wrong = {"is not the result of this run": (result["format"], result["config"]) != (
-                         RESULT_FORMAT, config.to_dict()),
-                     "was trained on other sentences (the data set has changed)":
-                         result["data"]["fingerprint"] != dataset_of(config).fingerprint,
-                     "was trained from other weights (the encoder has changed)":
-                         weights not in (None, result["encoder_weights"])}
-            why = next((reason for reason, holds in wrong.items() if holds), "")
+            why = ("is not the result of this run" if
+                   (result["format"], result["config"]) != (RESULT_FORMAT, config.to_dict()) else
+                   "was trained on other sentences (the data set has changed)" if
+                   result["data"]["fingerprint"] != dataset_of(config).fingerprint else
+                   "was trained from other weights (the encoder has changed)" if
+                   weights not in (None, result["encoder_weights"]) else "")
             result["test_accuracy"], result["history"], result["test_predictions"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             why = f"cannot be read ({type(error).__name__})"
@@ -146,6 +141,8 @@ class RunStore:
                 result = json.loads(path.read_text(encoding="utf-8"))
                 if result["format"] == RESULT_FORMAT:
                     results.append(result)
-            except (ValueError, KeyError, TypeError, OSError):
+            except (KeyError, TypeError):  # some other JSON
                 continue
+            except (ValueError, OSError) as error:
+                warnings.warn(f"{path} cannot be read ({type(error).__name__}) and is left out", stacklevel=2)
         return results

@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -29,21 +30,18 @@ _slot: list[FileLock] = []  # the GPU slot this process holds, for as long as it
 Ends = list[tuple[RunConfig, str]]  # how each run ended: "trained", "reused", "busy", "stopped" or "failed: …"
 
 
+@dataclass(frozen=True)
 class StopFile:
     """A stop sign that every worker can see, wherever it runs: a file in the store."""
 
-    def __init__(self, path: Path):
-        self.path, self.looked, self.seen = path, 0.0, False
+    path: Path
 
     def set(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
-        self.seen = True
 
     def is_set(self) -> bool:
-        if not self.seen and time.monotonic() - self.looked > 0.5:
-            self.looked, self.seen = time.monotonic(), self.path.exists()
-        return self.seen
+        return self.path.exists()
 
 
 def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *options) -> Iterator[tuple[Ends, list[str]]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dnm.config import SCRATCH as FROM_SCRATCH
+from dnm.methods import METHODS
 from dnm.plots.look import numbers
 from dnm.study.beside import comparable_runs
 from dnm.study.experiments import SCRATCH, place, published
@@ -14,25 +15,31 @@ SETTING = ["encoder", "weights", "profile", "device", "precision"]
 Terms = tuple[tuple[int, tuple[str, str]], ...]  # signs, each with a method and a number of training sentences
 
 
+# Methods in plain words, where their titles are abbreviations.
+WORDS = {name: row.title for name, row in METHODS.items()} | {
+    "dnm-no-sds": "DNM, farthest only", "dnm-no-lds": "DNM, nearest only", "dnm-no-dss": "DNM, one random partner",
+    "dnm-no-dnm": "DNM, linear mixing", "dnm-fiw": "DNM, input weights fixed", "dnm-fow": "DNM, label weights fixed"}
+
+
 def _beats(better: str, *worse: str, n: str = "50") -> dict[str, Terms]:
-    return {f"{better} > {other}, n = {n}": ((1, (better, n)), (-1, (other, n))) for other in worse}
+    return {f"{WORDS[better]} > {WORDS[other]} (n = {n})": ((1, (better, n)), (-1, (other, n))) for other in worse}
 
 
 # Each claim's parts: inequalities, each a sum of accuracies that is said to be positive.
 CLAIMS: dict[str, dict[str, Terms]] = {
-    "More data helps": {f"{method}: n = all > n = 50": ((1, (method, "all")), (-1, (method, "50")))
+    "More data helps": {f"{WORDS[method]}: n = all > n = 50": ((1, (method, "all")), (-1, (method, "50")))
                         for method in ("plain", "dnm")},
     "Mixup beats plain fine-tuning":
         _beats("wordmixup", "plain") | _beats("senmixup", "plain") | _beats("nonlinearmixup", "plain"),
     "DNM beats every other mixup": _beats("dnm", "wordmixup", "senmixup", "nonlinearmixup"),
     "DNM beats plain fine-tuning": _beats("dnm", "plain"),
-    "DNM's gain is larger with 50 labels than with all": {"(dnm − nonlinearmixup) at n = 50 > at n = all": (
+    "DNM's gain is larger with 50 labels than with all": {"DNM − NonlinearMixup: n = 50 > n = all": (
         (1, ("dnm", "50")), (-1, ("nonlinearmixup", "50")), (-1, ("dnm", "all")), (1, ("nonlinearmixup", "all")))},
     "K = 5 is the best K": _beats("dnm", "dnm-k1", "dnm-k3", "dnm-k7", "dnm-k9"),
     "Both mixing policies have to be learned": _beats("dnm", "dnm-fiw", "dnm-fow"),
-    "Farthest partners (LDS) matter more than nearest (SDS)": _beats("dnm-no-sds", "dnm-no-lds"),
-    "Selecting by distance (DSS) helps": _beats("dnm", "dnm-no-dss"),
-    "Dynamic nonlinear mixing (DNM) helps": _beats("dnm", "dnm-no-dnm"),
+    "Farthest partners matter more than nearest": _beats("dnm-no-sds", "dnm-no-lds"),
+    "Selecting partners by distance helps": _beats("dnm", "dnm-no-dss"),
+    "Mixing nonlinearly helps": _beats("dnm", "dnm-no-dnm"),
     "Ours: selected partners beat as many random ones": _beats("dnm", "dnm-random"),
 }
 
@@ -57,9 +64,8 @@ def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
         most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
         found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}
         shared = known[known.index.isin(found)]
-        rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()),
-                     "paper": (shared if len(shared) else known).mean(),
-                     "seeds": min(map(len, found.values()), default=0)})
+        rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()), "paper":
+                     (shared if len(shared) else known).mean(), "seeds": min(map(len, found.values()), default=0)})
     table = pd.DataFrame(rows)
     ours = pd.DataFrame(map(vars, table.ours))
     table["p"], told = holm(ours.p), np.where(ours["mean"] > 0, "holds", "does not hold")
@@ -83,5 +89,5 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "claim": table.claim.where(first, ""), "verdict on the claim": table.claim_verdict.where(first, ""),
         "what is compared": table.part, "data sets": table.data, "seeds": table.seeds,
         "paper": numbers(table.paper, sign="+"), "ours [95% interval]": [ours.text() for ours in table.ours],
-        "p (Holm)": numbers(table.p, digits=3), "verdict": table.verdict,
-        "seeds needed": [seeds.replace("inf", "> 1000") for seeds in needed]})
+        "p (Holm)": numbers(table.p, digits=3), "verdict": table.verdict, "seeds needed": [
+            seeds.replace("inf", "> 1000") for seeds in needed]})

@@ -10,7 +10,6 @@ from dnm.runs.store import RunStore
 
 def train(methods, seeds, profile, runs, save_models, results, report, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table."""
-    settings = {name: value for name, value in settings.items() if value is not None}
     configs, store = grid(methods, as_list(seeds, int), profile, **settings), RunStore.open(runs)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
     from dnm.runs.results import frame, keep
@@ -27,7 +26,7 @@ def train(methods, seeds, profile, runs, save_models, results, report, workers, 
     if results:
         print(keep(records, results))
     if report:
-        print(*tables.write(frame(records), report), sep="\n")
+        print(*tables.write_tables(frame(records), report), *tables.write_figures(frame(records), report), sep="\n")
 
 
 def report(runs: str, out: Path, no_html: bool) -> None:
@@ -35,7 +34,8 @@ def report(runs: str, out: Path, no_html: bool) -> None:
     from dnm.runs.results import load
     from dnm.study import tables
 
-    print(*tables.write(load(RunStore.open().find(runs, ".json")), out, not no_html), sep="\n")
+    found = load(RunStore.open().find(runs, ".json"))
+    print(*tables.write_tables(found, out), *tables.write_figures(found, out, not no_html), sep="\n")
 
 
 def predict(model: str, texts: list[str], runs: str | None) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dnm.config import SCRATCH as FROM_SCRATCH
 from dnm.config import RunConfig
+from dnm.data.datasets import within_data
 from dnm.errors import DnmError, project_root, unknown
 from dnm.methods import METHODS
 
@@ -99,4 +100,4 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
         own = FROM_SCRATCH if kind == SCRATCH else [encoder] if pretrained or method != "logreg" else []
         configs += [RunConfig.create(dataset=dataset, n_train=n_train, method=method, seed=seed, encoder=which, **mine)
                     for which in own]
-    return list({config.hash: config for config in configs}.values())
+    return within_data(configs)

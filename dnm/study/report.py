@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -33,7 +34,9 @@ CLAIMS_LEGEND = (
     "A comparison *holds* or *does not hold* where the permutation test, under Holm's correction over all rows, gives "
     "p < 0.05 for or against it, else it *cannot be told*; *seeds needed* is then how many seeds a data set would show "
     "a difference of the size of ours (80% power, with the correction, normal approximation). A claim holds if all "
-    "its comparisons do, and does not if one does not.")
+    "its comparisons do, and does not if one does not. Each bar is the 95% interval of its comparison alone. Of many "
+    "bars some may miss zero by chance (and over few seeds they are too short), so Holm's correction asks more of each "
+    "the more there are: a bar can lie clear of zero and its comparison still *cannot be told*.")
 _ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
 
 
@@ -169,34 +172,31 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
     choice = dict(encoder=encoder, profile=profile, datasets=datasets, sizes=sizes,
                   seeds=tuple(as_list(seeds, int)), **given)
     wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
-    # Those whose models are kept come first, as tables take the same runs; the others seed by seed.
-    others = (config for name, configs in wanted.items() if name not in ("figure3", "figure4") for config in configs)
-    groups = [(wanted.get("figure4", []), True), (sorted(others, key=lambda config: config.seed), False)]
-    groups = [(configs, models) for configs, models in groups if configs]
+    models = wanted.get("figure4", [])  # figure 3 shows a model before training
+    others = (config for name, configs in wanted.items() if name != "figure3" for config in configs)
+    every = list(dict.fromkeys([*models, *sorted(others, key=lambda config: config.seed)]))
     from dnm.runs.plan import plan  # only now: what is wrong with the settings is said at once
     from dnm.runs.progress import in_terminal
     from dnm.runs.scheduler import RunsFailed, run_all
     from dnm.study import figures
 
-    store, failures, every = RunStore.open(runs), [], [config for configs, _ in groups for config in configs]
+    store, failed = RunStore.open(runs), None
     if dry_run:
-        return print(*plan(every, store, workers), sep="\n")
-    for configs, models in groups:
-        try:
-            with in_terminal() as show:
-                run_all(configs, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models,
-                        on_status=show)
-        except RunsFailed as failed:
-            failures.append(failed)
-    records = list({config.hash: found for config in every if (found := store.stored(config))}.values())
+        kept = [record for *_, found in load_files(project_root() / "data" / "results") for record in found]
+        return print(*plan(every, store, workers, kept), sep="\n")
+    try:
+        with in_terminal() if every else nullcontext() as show:
+            run_all(every, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models, on_status=show)
+    except RunsFailed as error:
+        failed = error
+    records = [found for config in every if (found := store.stored(config))]
     if results and records:
         print(keep(records, results))
     if any(name.startswith("table") for name in wanted) and records:
         print(*write(frame(records), out), sep="\n")
-    lost = {run for failed in failures for run in failed.errors}
     for name, configs in wanted.items():
-        if name.startswith("figure") and not lost & {config.hash for config in configs}:
+        if name.startswith("figure") and not (failed and failed.errors.keys() & {config.hash for config in configs}):
             with in_terminal() as show:
                 print(*figures.draw(name, out, store, show, **choice), sep="\n")
-    if failures:
-        raise DnmError("\n".join(map(str, failures)))
+    if failed:
+        raise failed

@@ -74,11 +74,6 @@ def mistakes(runs: pd.DataFrame, test: Split, rows: int = 10) -> pd.DataFrame:
     return table
 
 
-def write(runs: pd.DataFrame, folder: Path, with_html: bool = True) -> list[Path]:
-    """All tables and figures of the runs in ``folder``; returns what was written."""
-    return [*write_tables(runs, folder), *write_figures(runs, folder, with_html)]
-
-
 def write_tables(runs: pd.DataFrame, folder: Path) -> list[Path]:
     """``results.csv`` (a row a method), ``runs.csv`` (a row a run) and ``results.md`` in ``folder``."""
     table, kept = summary(runs), runs.drop(columns=["dataset", "usual", "labels", "history", "predictions"])
