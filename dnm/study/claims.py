@@ -41,6 +41,8 @@ CLAIMS: dict[str, dict[str, Terms]] = {
     "Selecting partners by distance helps": _beats("dnm", "dnm-no-dss"),
     "Mixing nonlinearly helps": _beats("dnm", "dnm-no-dnm"),
     "Ours: selected partners beat as many random ones": _beats("dnm", "dnm-random"),
+    "Ours: it is the mixing, not the label embeddings alone": _beats("dnm", "label-embedding"),
+    "Ours: label embeddings alone beat plain fine-tuning": _beats("label-embedding", "plain"),
 }
 
 
