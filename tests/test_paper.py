@@ -342,3 +342,14 @@ def test_the_kept_report_is_that_of_the_kept_runs(tmp_path, no_png):
     for kept in sorted(path for path in (ROOT / "data" / "report").glob("*.*") if path.suffix in (".md", ".csv")):
         assert (tmp_path / kept.name).read_text() == kept.read_text(), f"{kept.name}: run `dnm paper report --out data/report`"
     assert {path.name for path in (ROOT / "data" / "report").glob("*.*")} >= {"paper.md", "claims.csv"}
+
+
+def test_a_run_kept_with_one_thread_and_with_two_counts_once(tmp_path):
+    from dnm.runs.results import load
+
+    source = json.loads((ROOT / "data" / "results" / "choice-sst2-lr1e-4-head1e-3.json").read_text())
+    (tmp_path / "one.json").write_text(json.dumps(source))
+    for record in source["runs"]:
+        record["environment"]["device"] = record["environment"]["device"].replace("1 threads", "2 threads")
+    (tmp_path / "two.json").write_text(json.dumps(source))
+    assert len(load(tmp_path)) == len(source["runs"]) == 4

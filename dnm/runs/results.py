@@ -21,6 +21,11 @@ _COLUMNS = [*COMPARABLE, "dataset", "method", "title", "usual", "seed", "accurac
             "ceiling", "seconds", "hash", "labels", "history", "predictions"]
 
 
+def _device(record: dict) -> str:
+    """The device without its count of threads, which changes times and not what may be averaged."""
+    return re.sub(r", \d+ threads?\b", "", record["environment"]["device"])
+
+
 def frame(records: list[dict]) -> pd.DataFrame:
     """One row a run; accuracies and ceiling in percent.
 
@@ -31,8 +36,7 @@ def frame(records: list[dict]) -> pd.DataFrame:
         **{name: r["config"][name] for name in ("dataset", "n_train", "method", "encoder", "seed")},
         **{name: r[name] for name in ("title", "best_step", "seconds", "hash", "history")}, "data": r["data"]["name"],
         "fingerprint": r["data"]["fingerprint"], "weights": r["encoder_weights"], "profile": r["label"],
-        # A count of threads changes times, not what may be averaged.
-        "device": re.sub(r", \d+ threads?\b", "", r["environment"]["device"]),
+        "device": _device(r),
         "precision": r["environment"]["precision"], "usual": r["title"] == METHODS[r["config"]["method"]].title,
         "accuracy": 100 * r["test_accuracy"], "last_accuracy": 100 * r["last_test_accuracy"],
         "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan, "labels": r["data"]["labels"],
@@ -72,9 +76,8 @@ def load(path: Path) -> pd.DataFrame:
     records = {}
     for _, _, runs in load_files(path):
         for record in runs:
-            environment = record["environment"]
-            key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], environment["device"],
-                   environment["precision"])
+            key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], _device(record),
+                   record["environment"]["precision"])
             records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
     if not records:
         raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
