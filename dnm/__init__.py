@@ -9,7 +9,8 @@ import os
 __version__ = "0.1.0"
 
 _FACE = {"RunConfig": "config", "METHODS": "methods", "load_dataset": "data.datasets", "fit": "training",
-         "Classifier": "classifier", "grid": "runs.plan", "run_all": "runs.scheduler", "RunStore": "runs.store"}
+         "Classifier": "classifier", "grid": "runs.plan", "run_all": "runs.scheduler", "RunStore": "runs.store",
+         "frame": "runs.results"}
 __all__ = [*_FACE]
 
 # OpenMP's threads wait for each other by spinning. Where another program wants the same cores, that makes training five

@@ -122,7 +122,7 @@ def test_a_size_beyond_the_data_becomes_all_once_and_is_said_once(tmp_path, caps
 def test_the_corpus_is_the_same_everywhere():
     digest = hashlib.sha256(json.dumps([corpus.build(name).texts | {"y": corpus.build(name).labels}
                                         for name in corpus.LABELS], sort_keys=True).encode()).hexdigest()
-    assert digest[:16] == "164b1010a219642a"
+    assert digest[:16] == "8419dfb17b266e10"
 
 
 @pytest.mark.parametrize("name", corpus.LABELS)
@@ -136,7 +136,7 @@ def test_the_corpus_keeps_its_promises(name):
         p = np.array(built.probabilities[split])
         np.testing.assert_allclose(p.sum(axis=1), 1)
         assert built.ceiling(split) == pytest.approx(p.max(axis=1).mean())
-        assert built.ceiling(split) < 0.9
+        assert built.ceiling(split) < 0.97
     p, y = (np.concatenate([np.array(part[s]) for s in corpus.SIZES]) for part in (built.probabilities, built.labels))
     right = p.max(axis=1).mean()  # labels are drawn from p: the best classifier scores the ceiling, within chance
     assert abs((p.argmax(axis=1) == y).mean() - right) < 4 * math.sqrt(right * (1 - right) / len(y))

@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from conftest import needs_real_data, solutions
 
+from dnm.cli import parser
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
 from dnm.notebook import page as report
-from dnm.notebook.batch import execute, notebooks, run_batch
+from dnm.notebook.batch import execute, notebooks, run_batch, runs_of
 from dnm.notebook.page import mathml, write_report
+from dnm.notebook.parameters import declared
 from dnm.plots import charts, page
 from dnm.runs.plan import grid
 from dnm.runs.results import frame, load
@@ -179,12 +181,10 @@ def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(rec
 
 
 def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
-    readme = (TRAINING.parents[1] / "README.md").read_text()
-    snippet = re.search(r"```python\n(.+?)```", readme, flags=re.S).group(1)
-    assert '"quick"' in snippet
-    done = subprocess.run([sys.executable, "-c", snippet.replace('"quick"', '"smoke"')], cwd=tmp_path,
-                          capture_output=True, text=True)
+    snippet, shown = re.search(r"```python\n(.+?)```\n+```\n(.+?)```", (TRAINING.parents[1] / "README.md").read_text(), flags=re.S).groups()
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == shown == "['pleased', 'disappointed']\n"  # as a person would say it, too
     assert (tmp_path / "my-model" / "model.safetensors").exists()
 
 
@@ -255,6 +255,17 @@ def test_a_wrong_parameter_at_papermills_own_command_line(tmp_path):
     done, _ = run_papermill(tmp_path, tmp_path, ("datset", "subj"))
     assert done.returncode != 0 and "did you mean 'dataset'" in done.stderr
     assert not list(tmp_path.glob("runs/*.json"))
+
+
+def test_run_all_after_the_study_trains_nothing():
+    """What the notebooks come with is what `make study` trains, and 06 looks at models of 04."""
+    studied = dict(dataset="builtin", profile=parser().parse_args(["study"]).profile)
+    needs = {path.stem[:2]: runs_of(path, {}) for path in notebooks()}
+    for path in notebooks():
+        given = {name: value for name, value in studied.items() if name in declared(path)}
+        assert runs_of(path, given) == needs[path.stem[:2]], path.stem
+    assert len(needs["04"]["configs"]) == 12 and needs["06"]["models"]
+    assert {config.hash for config in needs["06"]["models"]} <= {config.hash for config in needs["04"]["configs"]}
 
 
 def test_the_study_executes_and_reports_offline(tmp_path, executed, runs, tiny_models):

@@ -1,53 +1,23 @@
 """The built-in corpus: sentences from a grammar of our own, labels from a known p(y | sentence).
 
-Each sentence is a short note about a visit to an everyday place. Every clause adds a known amount to a
-hidden score; the label is drawn from a distribution that depends on the score alone. So the best accuracy
-any classifier can reach is known exactly (`Corpus.ceiling`). The score is compositional: praise that was
-only expected, or that goes to another place, counts against; hearsay does not count at all; the side of a
-contrast that comes last weighs more. Taught in notebook 04.
+Each sentence is a short note about a visit to an everyday place. Every clause adds a known amount to a hidden score;
+the label is drawn from a distribution that depends on the score alone. So the best accuracy that any classifier can
+reach is known exactly (`Corpus.ceiling`). A note is of one mind, but counting its words does not tell which: blame
+that is denied or was only expected is praise, and so is blame of another place; hearsay does not count at all; of a
+contrast the main clause weighs more. The words and what they add lie in ``corpus.json``. Taught in notebook 04.
 """
 
+import json
 import math
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 SIZES = {"train": 2400, "validation": 400, "test": 700}
 LABELS = {"builtin": ("disappointed", "pleased"),
           "builtin5": ("very disappointed", "disappointed", "mixed", "pleased", "very pleased")}
-
-_PLACES = ("bakery", "ferry", "evening class", "repair shop", "library", "campsite", "swimming hall", "museum",
-           "garden centre", "cinema", "night train", "market", "pottery course", "bicycle rental", "tea house",
-           "barber", "climbing hall", "guest house", "planetarium", "dance school")
-_ASPECTS = ("staff", "lighting", "waiting time", "price", "seating", "opening talk", "view", "heating", "menu",
-            "equipment", "sound", "booking desk", "instruction", "cloakroom", "bread", "timetable", "air",
-            "floor plan", "second half", "coffee", "guide", "queue", "side room", "service")
-# Adjectives and what they add to the score; sign is praise or blame, size is strength.
-_ADJECTIVES = {
-    "superb": 2.0, "delightful": 1.8, "thoughtful": 1.5, "charming": 1.5, "spotless": 1.3, "generous": 1.3,
-    "warm": 1.0, "careful": 1.0, "reliable": 1.0, "clever": 0.9, "pleasant": 0.9, "fair": 0.6, "tidy": 0.6,
-    "decent": 0.5, "calm": 0.5, "sensible": 0.5, "adequate": 0.2, "plain": -0.2, "slow": -0.7, "crowded": -0.6,
-    "odd": -0.4, "dated": -0.5, "stiff": -0.6, "confusing": -1.0, "careless": -1.2, "gloomy": -1.0, "noisy": -0.9,
-    "overpriced": -1.2, "shabby": -1.2, "rude": -1.6, "dreadful": -2.0, "filthy": -1.8, "chaotic": -1.4,
-    "tiresome": -1.0,
-}
-_PRAISE = [word for word, value in _ADJECTIVES.items() if value > 0]
-_BLAME = [word for word, value in _ADJECTIVES.items() if value < 0]
-_ADVERBS = {"": 1.0, "rather": 0.8, "very": 1.4, "a little": 0.6, "remarkably": 1.5, "mostly": 0.9, "truly": 1.4}
-_VERDICTS = {"i would go again tomorrow": 1.6, "i have already told two friends to go": 1.4,
-             "i left in a better mood than i came": 1.2, "i may look in again some day": 0.5,
-             "once was enough for me": -1.2, "i shall think twice next time": -1.0,
-             "i asked for my money back": -1.7, "i was glad when it was over": -1.4}
-_PEOPLE = ("my neighbour", "a colleague", "the leaflet", "my sister", "the man at the kiosk", "an old review",
-           "our landlady", "a friend of a friend")
-_WHEN = ("on a tuesday", "after work", "in late autumn", "with my two nephews", "just before noon",
-         "during the school holidays", "on the way home", "in the rain", "a week after it opened", "by chance")
-_FACTS = ("we sat near the {aspect_place}", "it lies behind the old {landmark}", "the {landmark} is five minutes away",
-          "there were {number} of us", "they open at {number} in the morning", "we stayed for {number} hours",
-          "i had left my umbrella at the {landmark}", "it took us past the {landmark}")
-_SPOTS = ("window", "entrance", "stairs", "radiator", "notice board", "back door")
-_LANDMARKS = ("post office", "water tower", "town hall", "chapel", "fire station", "canal", "bus depot", "brewery")
-_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
-_LENGTHS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # clauses a note; gives about 22 words with a deviation near 9
+_WORDS = json.loads(Path(__file__).with_name("corpus.json").read_text(encoding="utf-8"))
+_CLAUSES = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # in a note, which then has about 22 words
 
 
 @dataclass(frozen=True)
@@ -100,40 +70,49 @@ def label_distribution(score: float, classes: int) -> tuple[float, ...]:
 
 def _note(rng: random.Random) -> tuple[str, float]:
     """One sentence and its score."""
-    place, mood = rng.choice(_PLACES), rng.choice((_PRAISE, _BLAME))
-    clauses = [_clause(rng, place, mood) for _ in range(rng.choice(_LENGTHS))]
-    text, score = clauses[0]
-    for clause, value in clauses[1:]:
-        if rng.random() < 0.3:  # a contrast: what comes last weighs more
-            text, score = f"although {text}, {clause}" if "although" not in text else f"{text}, but {clause}", \
-                0.5 * score + 1.5 * value
+    place, mood = rng.choice(_WORDS["places"]), rng.choice((-1, 1))
+    text, score = _opinion(rng, place, mood)
+    for _ in range(rng.choice(_CLAUSES) - 1):
+        if rng.random() < 0.25 and not {"but", "although"} & set(text.split()):
+            # A contrast, one a note: what is conceded weighs less.
+            other, value = _opinion(rng, place, -mood)
+            text, score = rng.choice((f"although {other}, {text}", f"{other}, but {text}")), 1.5 * score + 0.5 * value
         else:
-            text, score = text + rng.choice((", and ", "; ", ", ")) + clause, score + value
+            clause, value = _opinion(rng, place, mood) if rng.random() < 0.7 else _aside(rng)
+            text, score = text + rng.choice((", and ", "; ")) + clause, score + value
+    if rng.random() < 0.4:
+        when = rng.choice(_WORDS["when"])
+        text = rng.choice((f"we went to the {place} {when}: ", f"about the {place}: ",
+                           f"{when} i tried the {place}: ")) + text
     if rng.random() < 0.55:
-        text = rng.choice((f"we went to the {place} {rng.choice(_WHEN)}: ", f"about the {place}: ",
-                           f"{rng.choice(_WHEN)} i tried the {place}, and ")) + text
-    if rng.random() < 0.3:
-        verdict, value = rng.choice([item for item in _VERDICTS.items() if (item[1] > 0) == (mood is _PRAISE)])
+        verdict, value = rng.choice([item for item in _WORDS["verdicts"].items() if item[1] * mood > 0])
         text, score = f"{text}, so {verdict}", score + value
     return text + " .", score
 
 
-def _clause(rng: random.Random, place: str, mood: list[str]) -> tuple[str, float]:
-    """One clause and what it adds; most adjectives follow the note's mood."""
-    adjective = rng.choice(mood if rng.random() < 0.7 else list(_ADJECTIVES))
-    value = _ADJECTIVES[adjective]
-    adverb, strength = rng.choice(list(_ADVERBS.items()))
-    aspect, kind = rng.choice(_ASPECTS), rng.random()
+def _opinion(rng: random.Random, place: str, mood: int) -> tuple[str, float]:
+    """A clause that praises (``mood`` 1) or blames (-1), straight or by what is denied, expected or elsewhere."""
+    kind, turned = rng.choice(_WORDS["kinds"]), rng.random()
+    words = kind["praise" if (mood > 0) == (turned < 0.91) else "blame"]
+    aspect, (adjective, value), (adverb, strength) = (
+        rng.choice(list(part)) for part in (kind["aspects"], words.items(), _WORDS["adverbs"].items()))
+    if not 0.3 < abs(value) < 1.7:  # nothing is rather superb, or remarkably adequate
+        adverb, strength = "", 1.0
     phrase = f"{adverb} {adjective}".strip()
-    if kind < 0.58:
+    if turned < 0.91:
         return f"the {aspect} was {phrase}", value * strength
-    if kind < 0.68:
+    if turned < 0.955:
         return f"the {aspect} was not {adjective} at all", -0.8 * value
-    if kind < 0.75:
+    if turned < 0.98:
         return f"i had expected the {aspect} to be {phrase}", -0.7 * value * strength
-    if kind < 0.81:
-        return f"the {aspect} at the other {place} is {phrase}", -0.6 * value * strength
-    if kind < 0.89:
-        return f"{rng.choice(_PEOPLE)} had called the {aspect} {phrase}", 0.0
-    return rng.choice(_FACTS).format(aspect_place=rng.choice(_SPOTS), landmark=rng.choice(_LANDMARKS),
-                                     number=rng.choice(_NUMBERS)), 0.0
+    return f"the {aspect} at the other {place} is {phrase}", -0.6 * value * strength
+
+
+def _aside(rng: random.Random) -> tuple[str, float]:
+    """A clause that adds nothing: hearsay or a mere fact."""
+    if rng.random() < 0.5:
+        fact = rng.choice(_WORDS["facts"])
+        return fact.format(**{name: rng.choice(_WORDS[name]) for name in ("spot", "landmark", "number")}), 0.0
+    kind = rng.choice(_WORDS["kinds"])
+    adjective = rng.choice([*kind["praise"], *kind["blame"]])
+    return f"{rng.choice(_WORDS['people'])} had called the {rng.choice(kind['aspects'])} {adjective}", 0.0

@@ -23,11 +23,6 @@ from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
 from dnm.study import tables
 
-STUDY = dict(methods=["plain", "senmixup", "dnm", "logreg"], seeds=[0, 1, 2])
-# What single notebooks get instead, so that the whole walk takes minutes on two cores.
-ONLY = {"05_ablations": dict(tables=[8], seeds=[0]), "06_tsne": dict(methods=["plain", "dnm"], seeds=[0, 1]),
-        "07_your_data": dict(methods=["plain", "dnm", "logreg"], seeds=[0], profile="smoke")}
-
 
 def notebooks() -> list[Path]:
     """The study's notebooks, in order."""
@@ -41,12 +36,11 @@ def notebooks() -> list[Path]:
 def run_study(profile: str, dataset: str, out: Path, runs: str | None = None) -> Path:
     """Execute every notebook, on the data set where it has such a parameter; write a report to ``out`` and print it."""
     started, config, store = time.perf_counter(), RunConfig.create(profile, dataset=dataset), RunStore.open(runs)
-    wanted = STUDY | dict(dataset=config.dataset, encoder=config.encoder, profile=config.profile,
-                          sizes=[config.n_train], n_train=config.n_train, store=str(store.folder))
-    jobs = [_job(path, out / "notebooks", wanted | ONLY.get(path.stem, {})) for path in notebooks()]
+    wanted = dict(dataset=config.dataset, profile=config.profile, store=str(store.folder))
+    jobs = [_job(path, out / "notebooks", wanted) for path in notebooks()]
     records = train_all(jobs, store)
     executed = execute_all(jobs)
-    trained = _frame(records, next(job for job in jobs if "sizes" in job[2]))
+    trained = _frame(records, next(job for job in jobs if "sizes" in declared(job[0])))
     print("figures, tables and report …", flush=True)
     written = {"report": [write_report(executed, trained, out / "report.html")], "notebooks": executed,
                "tables": tables.write_tables(trained, out), "figures": tables.write_figures(trained, out / "figures")}
