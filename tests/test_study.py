@@ -17,7 +17,7 @@ from conftest import needs_real_data, solutions
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
 from dnm.notebook import page as report
-from dnm.notebook.batch import execute, notebooks, run_batch
+from dnm.notebook.batch import execute, notebooks, run_batch, runs_of
 from dnm.notebook.page import mathml, write_report
 from dnm.plots import charts, page
 from dnm.runs.plan import grid
@@ -292,6 +292,11 @@ def test_the_exercises_solutions_run(path, executed):
     done = json.loads(executed(path).read_text())["cells"][-len(codes):]
     assert ["".join(cell["source"]) for cell in done] == codes
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
+
+
+def test_notebook_06_as_it_stands_needs_only_what_the_study_trains():
+    path, study = TRAINING.with_name("06_tsne.ipynb"), grid(["plain", "senmixup", "dnm", "logreg"], [0, 1, 2], "lesson")
+    assert {config.hash for config in runs_of(path, {})["models"]} < {config.hash for config in study}
 
 
 def test_the_batch_job_of_the_teachers_page_runs_on_a_hundred_rows(tmp_path, tiny_models, monkeypatch, capsys):
