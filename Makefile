@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+LAB := .venv/share/jupyter/lab/settings
 
 .PHONY: study test lab notebooks bench gpu lint clean
 
@@ -11,7 +12,9 @@ study: $(READY)
 test: $(READY)  # two workers side by side, a thread each; the twenty slowest tests at the end
 	$(BIN)/python -m pytest -n 2 --durations=20
 
-lab: $(READY)
+lab: $(READY)  # JupyterLab's question about news is answered with no, in this environment alone
+	mkdir -p $(LAB)
+	echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(LAB)/overrides.json
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(READY)  # run the committed notebooks anew, in place, with the pictures that GitHub shows

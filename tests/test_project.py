@@ -65,6 +65,17 @@ def test_conda_make_and_pip_install_the_same():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_make_lab_answers_the_question_about_news_where_this_jupyterlab_looks(monkeypatch):
+    from jupyterlab.commands import get_app_dir
+
+    monkeypatch.delenv("JUPYTERLAB_DIR", raising=False)
+    text = (ROOT / "Makefile").read_text()
+    assert (Path(sys.prefix) / re.search(r"^LAB := \.venv/(.+)$", text, flags=re.M)[1]).resolve() == Path(get_app_dir()) / "settings"
+    [(plugin, values)] = json.loads(re.search(r"echo '(.+)' > \$\(LAB\)/overrides\.json", text)[1]).items()
+    schema = json.loads((Path(get_app_dir()) / "schemas" / (plugin.replace(":", "/") + ".json")).read_text())
+    assert values["fetchNews"] in [kind["const"] for kind in schema["properties"]["fetchNews"]["oneOf"]]
+
+
 # ---------------------------------------------------------------- what an import costs
 
 def python(code: str, environment: dict[str, str] | None = None) -> str:

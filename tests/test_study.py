@@ -164,9 +164,15 @@ def test_a_page_folds_code_says_what_was_injected_and_drops_widgets(tmp_path):
     assert '&lt;b&gt; <span class="ansi-red-fg">red' in body and "data:image/png;base64,AAAA" in body
 
 
-def test_sentences_of_a_table_keep_a_readable_width_and_numbers_their_line():
-    text = page.table_html(pd.DataFrame({"sentence": ["word " * 12], "off": ["87.5 ± 1.0"]})).to_html()
-    assert "nowrap" in text and re.search(r"td\.col0 \{[^}]*min-width: 17em", text) and "td.col1" not in text
+def test_sentences_of_a_table_keep_a_readable_width_and_numbers_stand_to_the_right_on_one_line():
+    numbers = {"ours": ["87.5 ± 1.0", "not run"], "gap": ["-1.2 [-3.0, +0.6]", "–"], "n": [50, "all"], "seeds": [3, 12],
+               "rate": [1e-5, np.nan], "in pictures": ["0.52 to 0.55", "−0.00 to +0.02"], "needed": ["", "> 1000"], "share": ["100%", "7%"]}
+    texts = {"sentence": ["слово 12 " * 12, "short"], "class": ["1", "no"], "profile": ["quick (steps=100)", "quick"], "none": ["", "a_1"]}
+    text = page.table_html(pd.DataFrame(numbers | texts)).to_html()
+    looks = [(selector.split()[-1], props) for selector, props in re.findall(r"([^{}]+)\{([^}]+)\}", text[:text.index("</style>")])]
+    assert all("text-align: left" in props and "white-space: nowrap" in props for _, props in looks[:2])
+    assert {where for where, props in looks if "right" in props} == {f"{cell}.col{i}" for cell in ("th", "td") for i in range(len(numbers))}
+    assert [where for where, props in looks if "min-width: 17em" in props] == [f"td.col{len(numbers)}"]
 
 
 def test_tables_and_reports_are_rebuilt_from_stored_runs_by_the_command_line(records, tmp_path):
@@ -297,6 +303,11 @@ def test_the_exercises_solutions_run(path, executed):
     done = json.loads(executed(path).read_text())["cells"][-len(codes):]
     assert ["".join(cell["source"]) for cell in done] == codes
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
+
+
+def test_notebook_06_as_it_stands_needs_only_what_the_study_trains():
+    path, study = TRAINING.with_name("06_tsne.ipynb"), grid(["plain", "senmixup", "dnm", "logreg"], [0, 1, 2], "lesson")
+    assert {config.hash for config in runs_of(path, {})["models"]} < {config.hash for config in study}
 
 
 def test_the_batch_job_of_the_teachers_page_runs_on_a_hundred_rows(tmp_path, tiny_models, monkeypatch, capsys):

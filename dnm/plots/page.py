@@ -8,11 +8,11 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 _PARTS = {kind: Path(__file__).with_suffix(f".{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
+_NUMBER = r"[\W\d]*\d[\W\d]*(?: to [\W\d]*)?|–|all|not run|"  # and what stands in its place
 
 
 def page(title: str, lead: str, sections: dict[str, tuple[str, str]], css: str = "") -> str:
@@ -30,10 +30,14 @@ def page(title: str, lead: str, sections: dict[str, tuple[str, str]], css: str =
 
 
 def table_html(table, heading: str = ""):
-    """A data frame for a page or notebook, without row numbers; whatever text it holds is escaped."""
-    long = [table.iloc[:, i].map(str).str.len().max() > 45 for i in range(table.shape[1])]  # sentences, not numbers
-    looks = [dict(selector="th, td", props="text-align: left; white-space: nowrap"), *(
-        dict(selector=f"td.col{i}", props="white-space: normal; min-width: 17em") for i in np.flatnonzero(long))]
+    """A data frame for a page or notebook, numbers to the right, text to the left and escaped; no row numbers."""
+    looks = [dict(selector="th, td", props="text-align: left; white-space: nowrap")]
+    for i, (_, column) in enumerate(table.items()):
+        cells = column.map(str)
+        if column.dtype.kind in "iuf" or cells.str.fullmatch(_NUMBER).all():
+            looks.append(dict(selector=f"th.col{i}, td.col{i}", props="text-align: right"))
+        elif cells.str.len().max() > 45:  # sentences
+            looks.append(dict(selector=f"td.col{i}", props="white-space: normal; min-width: 17em"))
     return (table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
             .set_table_styles(looks))
 
