@@ -305,11 +305,6 @@ def test_the_exercises_solutions_run(path, executed):
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
 
 
-def test_notebook_06_as_it_stands_needs_only_what_the_study_trains():
-    path, study = TRAINING.with_name("06_tsne.ipynb"), grid(["plain", "senmixup", "dnm", "logreg"], [0, 1, 2], "lesson")
-    assert {config.hash for config in runs_of(path, {})["models"]} < {config.hash for config in study}
-
-
 def test_the_batch_job_of_the_teachers_page_runs_on_a_hundred_rows(tmp_path, tiny_models, monkeypatch, capsys):
     """Every `dnm` command of the page, as written but for a tiny model; "200 sentences" are more than the table has."""
     from dnm.cli import main
