@@ -47,23 +47,6 @@ def test_a_batch_holds_the_first_steps_sentences_and_their_states(run, batch):
     torch.testing.assert_close(batch.hidden, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("policy, shape", [("scalar", (7, 1, 1)), ("vector", (7, 1, 4)), ("matrix", (7, 3, 4))])
-def test_drawn_weights_have_the_policys_shape_and_the_betas_moments(policy, shape):
-    assert explore.draw_weights(policy, 7, 1.0, (3, 4)).shape == shape
-    many = explore.draw_weights(policy, 4000, 2.0, (3, 4)).double()
-    assert many.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert many.var().item() == pytest.approx(1 / (4 * (2 * 2.0 + 1)), abs=0.003)  # of Beta(a, a)
-    with pytest.raises(DnmError, match="unknown policy"):
-        explore.draw_weights("tensor", 1, 1.0, (3, 4))
-
-
-def test_word_mixtures_of_weight_one_and_zero_are_the_sentences(run):
-    first, second = "the coffee was warm .", "the coffee was cold ."  # of one length, so nothing is padded
-    weights = torch.tensor([1.0, 0.0]).view(2, 1, 1)
-    mixed = explore.word_mixtures(run, first, second, weights)
-    torch.testing.assert_close(mixed, Classifier.of(run).hidden([first, second]), atol=1e-5, rtol=1e-5)
-
-
 def test_spread_knows_a_line_a_plane_and_the_distance_from_the_segment():
     first, second = torch.zeros(3), torch.tensor([2.0, 0.0, 0.0])
     t = torch.linspace(0, 1, 50).unsqueeze(1)

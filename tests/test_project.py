@@ -305,10 +305,17 @@ def test_notebooks_keep_the_conventions(path):
     assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in code)
     assert "sys.path" not in source and not re.search(r"[\"'](/(home|root|tmp|work)/|[A-Z]:\\)", path.read_text())
     outputs = [output for cell in code for output in cell["outputs"]]
+    assert not re.search(r"agrees?: False", "".join(text for output in outputs for text in output.get("text", "")))
     assert outputs and not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
     assert "".join(code[code.index(parameters[0]) + 1]["source"]).startswith("check_injected(In)")
-    folded = re.findall(r"<details><summary>Solution</summary>\n\n +```python\n", source)
-    assert 3 <= len(folded) <= 5 and "## What you can do now" in source and "**The question.**" in source
+    folded = re.findall(r"<details><summary>Solution</summary>\n\n +```python\n(.+?)\n +```\n(.*?)</details>", source, flags=re.S)
+    assert 3 <= len(folded) == source.count("<details>") <= 5
+    assert all(answer.strip() for _, answer in folded), "below a solution's code a sentence or two that answer"
+    lines = "\n".join(["".join(cell["source"]) for cell in code] + [solution for solution, _ in folded]).splitlines()
+    assert not [line for line in lines if len(line) > 100]  # they would run out of the cell at 1280 pixels
+    told = "".join(notebook["cells"][notebook["cells"].index(parameters[0]) - 1]["source"])
+    assert len(told.splitlines()) > 1, f"{told}: and what is worth changing?"
+    assert "## What you can do now" in source and "**The question.**" in source
     assert "**In the paper**" in source and "**Time**" in source and [n for n in range(8) if path.stem.startswith(f"{n:02d}_")]
     figures = [output["data"] for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
     assert figures and all("image/png" in data and "text/html" not in data for data in figures)

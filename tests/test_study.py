@@ -303,6 +303,7 @@ def test_the_exercises_solutions_run(path, executed):
     done = json.loads(executed(path).read_text())["cells"][-len(codes):]
     assert ["".join(cell["source"]) for cell in done] == codes
     assert all(cell["outputs"] for cell in done), "a solution that shows nothing"
+    assert "agrees: False" not in executed(path).read_text()  # what a notebook computes in two ways
 
 
 def test_the_batch_job_of_the_teachers_page_runs_on_a_hundred_rows(tmp_path, tiny_models, monkeypatch, capsys):

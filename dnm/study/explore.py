@@ -18,8 +18,7 @@ from dnm import mixing, selection
 from dnm.classifier import Classifier
 from dnm.config import RunConfig
 from dnm.data.datasets import Split
-from dnm.errors import DnmError, unknown
-from dnm.packing import pack
+from dnm.errors import DnmError
 from dnm.training import Run, own_randomness
 
 POLICIES = ("scalar", "vector", "matrix")
@@ -43,24 +42,6 @@ class Batch:
     def first(cls, run: Run) -> "Batch":
         """The sentences of the run's first training step, encoded by its model as it stands."""
         return cls.of(Classifier.of(run), run.train.take(run.batches(0)))
-
-
-def draw_weights(policy: str, count: int, alpha: float, shape: tuple[int, int], seed: int = 0) -> Tensor:
-    """Weights ~ Beta(alpha, alpha) for ``shape`` (L, d): ``[count, 1, 1]``, ``[count, 1, d]`` or ``[count, L, d]``."""
-    sizes = dict(zip(POLICIES, ((1, 1), (1, shape[1]), shape), strict=True))
-    if policy not in sizes:
-        raise unknown("policy", policy, POLICIES)
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, (count, *sizes[policy]))).float()
-
-
-@torch.no_grad()
-def word_mixtures(run: Run, first: str, second: str, weights: Tensor) -> Tensor:
-    """Hidden states ``[count, d]`` of two sentences mixed as WordMixup does, with weights ``[count, L, e]``."""
-    encoder, count, pair = run.model.encoder.eval(), len(weights), run.tokenizer([first, second])
-    longest = max(map(len, pair))
-    layout = pack(np.full(count, longest), run.config.max_length, share_rows=False)
-    embedded = [encoder.words(layout.place([sentence] * count).to(run.device)) for sentence in pair]
-    return encoder(mixing.mix(*embedded, weights[:, :longest].to(run.device)), layout.to(run.device)).cpu()
 
 
 def spread(points: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:
