@@ -350,7 +350,7 @@ def test_the_benchmark_times_everybody(tiny_models, tmp_path):
     table = run_bench("builtin", str(tiny_models["bert"]), blocks=1, steps=2, sizes=[1, 2], out=tmp_path / "bench.json")
     assert json.loads((tmp_path / "bench.json").read_text()) == table
     names = ["plain", "dnm", "plain, no packing", "plain, whole vocabulary", "dnm, fleet of 1", "dnm, fleet of 2", "Trainer",
-             "Trainer, tuned", "plain loop"]
+             "Trainer, tuned"]
     assert [row["contestant"] for row in table["steps"]][:len(names)] == names
     assert all(row["milliseconds"] > 0 and row["faster_than_trainer"] > 0 for row in table["steps"] + table["evaluation"])
     assert [row["contestant"] for row in table["whole"]][:2] == ["dnm", "Trainer"]
@@ -358,8 +358,7 @@ def test_the_benchmark_times_everybody(tiny_models, tmp_path):
     assert table["floor"][0]["milliseconds"] > 0
 
 
-@pytest.mark.parametrize("rival", ["trainer", "loop"])
-def test_the_rivals_see_the_same_batches_in_the_same_order(tiny, monkeypatch, rival):
+def test_the_rival_sees_the_same_batches_in_the_same_order(tiny, monkeypatch):
     from dnm.bench import rivals
 
     run, seen, start = Run(tiny(method="plain", n_train="all")), [], rivals._start
@@ -369,7 +368,7 @@ def test_the_rivals_see_the_same_batches_in_the_same_order(tiny, monkeypatch, ri
         return model, lambda examples: seen.append([example["input_ids"] for example in examples]) or collate(examples)
 
     monkeypatch.setattr(rivals, "_start", recording)
-    assert getattr(rivals, rival)(run).train(2) > 0
+    assert rivals.trainer(run).train(2) > 0
     assert seen[:3] == [[run.batches.sentences[i].tolist() for i in run.batches(step)] for step in range(3)]
 
 

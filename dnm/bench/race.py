@@ -1,4 +1,4 @@
-"""How fast is a run? Against `transformers.Trainer` and a plain loop, in the same process, on the same sentences.
+"""How fast is a run? Against `transformers.Trainer`, in the same process, on the same sentences.
 
 Every contestant gets the same pre-trained weights, training sentences, batches in the same order (but where grouping by
 length is the point), precision and optimiser. Blocks of steps are timed in turn, in alternating order; the median block
@@ -92,8 +92,7 @@ def _contestants(config: RunConfig, sizes: list[int]) -> tuple[dict, dict]:
         ours[f"dnm, fleet of {size}"] = fleet.Fleet([Run(dnm.with_(seed=seed), data) for seed in range(size)], graph)
     if graph:
         ours["dnm, fleet of 1, no graph"] = fleet.Fleet([Run(dnm, data)])
-    others = {"Trainer": rivals.trainer(plain), "Trainer, tuned": rivals.trainer(plain, tuned=True),
-              "plain loop": rivals.loop(plain)}
+    others = {"Trainer": rivals.trainer(plain), "Trainer, tuned": rivals.trainer(plain, tuned=True)}
     encoder, scores, held_out = plain.model.encoder, plain.model.head.scores, plain.evaluated.values()
     evaluations = {"ours": lambda _: rivals.seconds(plain.device, lambda: [
         scores(encoded.hidden(encoder)).argmax(-1).tolist() for encoded, _ in held_out])}

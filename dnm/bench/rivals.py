@@ -1,8 +1,8 @@
-"""What `dnm bench` measures the study against: `transformers.Trainer`, at its defaults and tuned, and a plain loop.
+"""What `dnm bench` measures the study against: `transformers.Trainer`, at its defaults and tuned.
 
-All start from the same weights and see the same training sentences, with AdamW at a constant rate without weight decay
-or clipping. They pad each batch to its longest sentence, as the library does. None is compiled or captured as a graph.
-Each has ``train(count)``, the seconds of so many steps after a first one, and ``evaluate(1)``, those of an evaluation.
+It starts from the same weights and sees the same training sentences, with AdamW at a constant rate without weight decay
+or clipping. It pads each batch to its longest sentence, as the library does. It is not compiled or captured as a graph.
+It has ``train(count)``, the seconds of so many steps after a first one, and ``evaluate(1)``, those of an evaluation.
 """
 
 import re
@@ -83,35 +83,6 @@ def trainer(run, tuned: bool = False) -> SimpleNamespace:
         fitted._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(train)
     return SimpleNamespace(train=clock.train,
                            evaluate=lambda *_: seconds(run.device, lambda: fitted.evaluate(held_out)))
-
-
-def loop(run) -> SimpleNamespace:
-    """A plain PyTorch loop: pad the batch, forward, backward, step."""
-    (model, collate), (examples, held_out), size = _start(run), _examples(run), run.batches.size
-    optimiser = torch.optim.AdamW(model.to(run.device).parameters(), lr=run.config.lr, weight_decay=0.0, fused=True)
-    batches = [examples[start:start + size] for start in range(0, len(examples), size)]
-
-    @torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16")
-    def forward(examples: list[dict]):
-        return model(**collate(examples).to(run.device))
-
-    def step(number: int) -> None:
-        forward(batches[number % len(batches)]).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-
-    def train(count: int) -> float:
-        model.train()
-        step(0)
-        return seconds(run.device, lambda: [step(number) for number in range(1, 1 + count)])
-
-    @torch.no_grad()
-    def predict() -> None:
-        model.eval()
-        for first in range(0, len(held_out), 64):
-            forward(held_out[first:first + 64]).logits.argmax(-1).tolist()
-
-    return SimpleNamespace(train=train, evaluate=lambda *_: seconds(run.device, predict))
 
 
 def whole_run(config) -> None:
