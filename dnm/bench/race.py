@@ -2,8 +2,8 @@
 
 Every contestant gets the same pre-trained weights, training sentences, batches in the same order (but where grouping by
 length is the point), precision and optimiser. Blocks of steps are timed in turn, in alternating order; the median block
-is reported with its spread, each factor alone, too, and beside a floor, from rates measured in the same call. Whole
-runs, and steps while another program keeps the cores busy, are timed in processes of their own.
+is reported with its spread, each factor alone, too. Whole runs, and steps while another program keeps the cores busy,
+are timed in processes of their own.
 """
 
 import gc
@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 
 from dnm.bench import rivals
@@ -56,13 +55,12 @@ def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, size
              "automatic": run.precision, "blocks": blocks, "steps": steps, "torch": torch.__version__,
              "command": f"dnm {shlex.join(sys.argv[1:])}"}
     print(", ".join(f"{name} {value}" for name, value in table.items()), flush=True)
-    table |= {"floor": [], "steps": [], "evaluation": [], "whole": []}
+    table |= {"steps": [], "evaluation": [], "whole": []}
     del run
     for precision in precisions:
         config = base.with_(precision=precision)
-        table["floor"].append(_floor(Run(config)))
         trained, evaluated = _contestants(config, sizes)
-        table["steps"] += _race(trained, config, blocks, steps, base.batch_size, table["floor"][-1]["milliseconds"])
+        table["steps"] += _race(trained, config, blocks, steps, base.batch_size)
         table["evaluation"] += _race(evaluated, config, 3, 1, held_out)
         del trained, evaluated
         gc.collect()
@@ -111,7 +109,7 @@ def _steps(trainer: Run | fleet.Fleet, count: int) -> float:
     return found / len(trainer.members)
 
 
-def _race(contest: dict, config: RunConfig, blocks: int, steps: int, sentences: int, floor: float = 0) -> list[dict]:
+def _race(contest: dict, config: RunConfig, blocks: int, steps: int, sentences: int) -> list[dict]:
     """Time all in turn, forth and back; rows with milliseconds a step and run and the ratio to the Trainer."""
     print(f"{config.precision}: {blocks} blocks of {steps}, after one to warm up …", flush=True)
     times: dict[str, list[float]] = {name: [] for name in contest}
@@ -123,12 +121,10 @@ def _race(contest: dict, config: RunConfig, blocks: int, steps: int, sentences: 
                 print(f"  {name} drops out: {str(error).splitlines()[0]}")
                 del contest[name], times[name]
     text = ("  {contestant:26} {milliseconds:8.1f} ms ({fastest:.1f} to {slowest:.1f}), {faster_than_trainer:.2f} x "
-            "the Trainer's speed, {sentences_per_second:.0f} sentences/s"
-            + (", {times_the_floor:.2f} x the floor" if floor else ""))
+            "the Trainer's speed, {sentences_per_second:.0f} sentences/s")
     return [_told(text, precision=config.precision, contestant=name, milliseconds=median(found), fastest=min(found),
                   slowest=max(found), sentences_per_second=1000 * sentences / median(found),
-                  faster_than_trainer=median(b / a for a, b in zip(found, times["Trainer"][1:], strict=True)),
-                  **({"times_the_floor": median(found) / floor} if floor else {}))
+                  faster_than_trainer=median(b / a for a, b in zip(found, times["Trainer"][1:], strict=True)))
             for name, (_, *found) in times.items()]
 
 
@@ -136,28 +132,6 @@ def _told(text: str, **row) -> dict:
     """A row of a table, once it is printed."""
     print(text.format(**row), flush=True)
     return row
-
-
-def _floor(run: Run) -> dict:
-    """What a step of a plain run takes at least: its products at the rate of large ones, AdamW at the rate of a copy.
-
-    Real word pieces only: 6 operations a weight and piece, 12 d in each layer for two places of a sentence that attend
-    to each other; AdamW reads and writes 28 bytes a trained number.
-    """
-    device, dtype = run.device, torch.bfloat16 if run.precision == "bfloat16" else torch.float32
-    big, model = 8192 if device.type == "cuda" else 2048, run.model.encoder.model
-    square, (block, other) = torch.randn(big, big, device=device, dtype=dtype), torch.ones(2, 64 << 20, device=device)
-    operations = 2 * big ** 3 / min(rivals.seconds(device, lambda: square @ square) for _ in range(8))
-    bytes_ = 8 * len(block) / min(rivals.seconds(device, lambda: block.copy_(other)) for _ in range(8))
-    lengths = np.stack([run.batches.lengths[run.batches(step)] for step in range(100)])
-    weights = sum(p.numel() for name, p in model.named_parameters()
-                  if p.dim() == 2 and not re.search("embeddings|pooler", name))
-    attention = 12 * model.config.hidden_size * model.config.num_hidden_layers * (lengths ** 2).sum(1).mean()
-    work = 6 * weights * lengths.sum(1).mean() + attention
-    trained = sum(p.numel() for name, p in run.trained.items() if "pooler" not in name)
-    return _told("{precision}: {tera_operations_per_second:.2f} TFLOP/s, {gigabytes_per_second:.1f} GB/s, so at least "
-                 "{milliseconds:.1f} ms a step", precision=run.precision, tera_operations_per_second=operations / 1e12,
-                 gigabytes_per_second=bytes_ / 1e9, milliseconds=1000 * (work / operations + 28 * trained / bytes_))
 
 
 _START = """
