@@ -118,7 +118,6 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S",
                        help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
     bench.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
-    bench.add_argument("--no-whole", action="store_false", dest="whole", help="do not time whole runs")
     bench.add_argument("--out", type=Path, help="also store the tables as JSON")
 
     commands.add_parser("list", help="methods, data sets, encoders and profiles")

@@ -353,8 +353,7 @@ def test_the_benchmark_times_everybody(tiny_models, tmp_path):
              "Trainer, tuned"]
     assert [row["contestant"] for row in table["steps"]][:len(names)] == names
     assert all(row["milliseconds"] > 0 and row["faster_than_trainer"] > 0 for row in table["steps"] + table["evaluation"])
-    assert [row["contestant"] for row in table["whole"]][:2] == ["dnm", "Trainer"]
-    assert all(row["megabytes"] > 100 and row["seconds"] > 0 for row in table["whole"])
+    assert all(row["times_alone"] > 0 for row in table.get("busy", []))
 
 
 def test_the_rival_sees_the_same_batches_in_the_same_order(tiny, monkeypatch):

@@ -2,8 +2,8 @@
 
 Every contestant gets the same pre-trained weights, training sentences, batches in the same order (but where grouping by
 length is the point), precision and optimiser. Blocks of steps are timed in turn, in alternating order; the median block
-is reported with its spread, each factor alone, too. Whole runs, and steps while another program keeps the cores busy,
-are timed in processes of their own.
+is reported with its spread, each factor alone, too. Steps while another program keeps the cores busy are timed in
+processes of their own.
 """
 
 import gc
@@ -32,18 +32,18 @@ from dnm.training import Run
 
 
 def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, sizes: list[int] | None = None,
-              whole: bool = True, precisions: list[str] | None = None, out: Path | None = None) -> dict:
+              precisions: list[str] | None = None, out: Path | None = None) -> dict:
     """Measure, print and, at ``out``, store the tables as JSON; returns them.
 
-    ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU), ``whole`` says whether to time whole
-    runs, too, from loading to the last evaluation; ``precisions``: by default all that the device has instructions for.
+    ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU); ``precisions``: by default all that
+    the device has instructions for.
     """
     if blocks < 1 or steps < 1:
         raise DnmError("blocks and steps must be positive")
     if encoder in ("cnn", "lstm"):
         raise DnmError(f"the Trainer has no {encoder!r}: name a pre-trained encoder")
-    quick = RunConfig.create("quick", dataset=dataset, encoder=encoder, method="dnm")
-    base = quick.with_(method="plain", n_train="all", steps=10 ** 6)  # no contestant may come to its end
+    base = RunConfig.create("quick", dataset=dataset, encoder=encoder, method="plain", n_train="all",
+                            steps=10 ** 6)  # no contestant may come to its end
     run, model = Run(base), re.search(r"model name\s*: (.+)", cpu_info())
     gpu, held_out = run.device.type == "cuda", sum(encoded.count for encoded, _ in run.evaluated.values())
     if not precisions:  # instructions for bfloat16, be they of use or not
@@ -55,7 +55,7 @@ def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, size
              "automatic": run.precision, "blocks": blocks, "steps": steps, "torch": torch.__version__,
              "command": f"dnm {shlex.join(sys.argv[1:])}"}
     print(", ".join(f"{name} {value}" for name, value in table.items()), flush=True)
-    table |= {"steps": [], "evaluation": [], "whole": []}
+    table |= {"steps": [], "evaluation": []}
     del run
     for precision in precisions:
         config = base.with_(precision=precision)
@@ -65,13 +65,10 @@ def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, size
         del trained, evaluated
         gc.collect()
         if gpu:
-            torch.cuda.empty_cache()  # for the processes to come
+            torch.cuda.empty_cache()
     if not gpu:
         usual = table["automatic"] if table["automatic"] in precisions else precisions[0]
         table["busy"] = _with_another_program(base.with_(precision=usual), min(blocks, 3), min(steps, 3))
-    for config in [quick.with_(precision=precision) for precision in precisions] * whole:
-        several = [("dnm, fleet", fleet.fleet_size(config))] * gpu
-        table["whole"] += [_whole(config, *who) for who in [("dnm", 1), ("Trainer", 1), *several]]
     if out:
         write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
         print(f"stored: {out}")
@@ -190,13 +187,3 @@ def _with_another_program(config: RunConfig, blocks: int, steps: int) -> list[di
             for row, before in zip(busy, alone, strict=True)]
 
 
-def _whole(config: RunConfig, name: str, count: int) -> dict:
-    """A whole run, or a fleet of ``count``, in a fresh process: seconds a run, and the most memory it held."""
-    work = {"Trainer": "rivals.whole_run(config)"}.get(
-        name, f"fleet.fit_fleet([config.with_(seed=seed) for seed in range({count})])")
-    code = f"started = time.perf_counter()\n{work}\nsay([time.perf_counter() - started, rivals.most_memory()])"
-    with _python(code, config, "torch" if name == "Trainer" else "dnm") as ask:
-        found, memory = ask()
-    return _told("  whole run, {contestant}: {seconds:.1f} s, {runs_per_hour:.0f} an hour, {megabytes:.0f} MB",
-                 precision=config.precision, contestant=name, runs=count, seconds=found / count,
-                 runs_per_hour=3600 * count / found, megabytes=memory / 1e6)

@@ -5,23 +5,18 @@ or clipping. It pads each batch to its longest sentence, as the library does. It
 It has ``train(count)``, the seconds of so many steps after a first one, and ``evaluate(1)``, those of an evaluation.
 """
 
-import re
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 import transformers as hf
 
-from dnm.batches import Batches
-from dnm.data.datasets import dataset_of, limited, subset
+from dnm.data.datasets import limited
 from dnm.data.hub import model_folder
 from dnm.errors import DnmError
-from dnm.model import resolve_device
-from dnm.words import Tokenizer
 
 
 def now(device: torch.device) -> float:
@@ -36,14 +31,6 @@ def seconds(device: torch.device, work: Callable[[], object]) -> float:
     started = now(device)
     work()
     return now(device) - started
-
-
-def most_memory() -> int:
-    """The most bytes that this process has held, on the GPU where it uses one."""
-    import resource
-    status = Path("/proc/self/status")  # Linux's, where the other figure can be the parent's
-    held = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text()).group(1)) if status.exists() else 0
-    return torch.cuda.max_memory_allocated() or held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def trainer(run, tuned: bool = False) -> SimpleNamespace:
@@ -83,19 +70,6 @@ def trainer(run, tuned: bool = False) -> SimpleNamespace:
         fitted._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(train)
     return SimpleNamespace(train=clock.train,
                            evaluate=lambda *_: seconds(run.device, lambda: fitted.evaluate(held_out)))
-
-
-def whole_run(config) -> None:
-    """One run of the Trainer from loading to the last evaluation, on the run's schedule."""
-    data, tokenizer = dataset_of(config), Tokenizer(model_folder(config.encoder), config.max_length)
-    train = data.train.take(subset(data, config.n_train, config.seed))
-    device, dtype = resolve_device(config)
-    rival = trainer(SimpleNamespace(  # what it needs of a run, without a model of ours
-        config=config, data=data, batches=Batches(tokenizer(train.texts), train.labels, config), tokenizer=tokenizer,
-        device=device, precision="bfloat16" if dtype else "float32"))
-    for start in range(0, config.steps, config.eval_every):
-        rival.train(min(config.eval_every, config.steps - start) - 1)
-        rival.evaluate()
 
 
 def _start(run) -> tuple:
