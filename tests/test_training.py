@@ -357,16 +357,17 @@ def test_the_benchmark_times_everybody(tiny_models, tmp_path):
 
 
 def test_the_rival_sees_the_same_batches_in_the_same_order(tiny, monkeypatch):
-    from dnm.bench import rivals
+    from dnm.bench import race
 
-    run, seen, start = Run(tiny(method="plain", n_train="all")), [], rivals._start
+    run, seen = Run(tiny(method="plain", n_train="all")), []
 
-    def recording(task):
-        model, collate = start(task)
-        return model, lambda examples: seen.append([example["input_ids"] for example in examples]) or collate(examples)
+    class Recording(race.hf.DataCollatorWithPadding):
+        def __call__(self, examples):
+            seen.append([example["input_ids"] for example in examples])
+            return super().__call__(examples)
 
-    monkeypatch.setattr(rivals, "_start", recording)
-    assert rivals.trainer(run).train(2) > 0
+    monkeypatch.setattr(race.hf, "DataCollatorWithPadding", Recording)
+    assert race.rival(run)[0](2) > 0
     assert seen[:3] == [[run.batches.sentences[i].tolist() for i in run.batches(step)] for step in range(3)]
 
 
