@@ -139,7 +139,7 @@ class LiveTraining(Explorer):
         super().__init__(self._picture, {}, [w.HBox([self.start, self.stop, self.line])])
 
     def _picture(self) -> go.Figure:
-        history = self.status.histories.get(0, []) if self.status else []
+        history = self.status.histories.get(self.config, []) if self.status else []
         return drawings.so_far([row for row in history if row["step"]], self.config.title, self.config.steps)
 
     def begin(self) -> None:
@@ -164,7 +164,7 @@ class LiveTraining(Explorer):
     def _show(self, status: Status) -> None:
         drawn, self.status = self.status and len(self.figure.data[0].x or ()), status
         self.line.value = html.escape(status.line)
-        if status.config is None or drawn != len(status.histories.get(0, ())):
+        if status.config is None or drawn != len(status.histories.get(self.config, ())):
             self.redraw()
 
 

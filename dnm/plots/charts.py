@@ -153,8 +153,8 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
 def live_curves(status) -> go.Figure:
     """The runs so far, drawn while they train; the title tells where the training is."""
     figure = go.Figure()
-    for position, history in sorted(status.histories.items()):
-        title, (colour, dash) = status.configs[position].title, style(status.configs[position].method)
+    for config in (config for config in status.configs if config in status.histories):
+        history, title, (colour, dash) = status.histories[config], config.title, style(config.method)
         figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
                            mode="lines+markers", line=dict(color=colour, dash=dash), name=title, legendgroup=title,
                            showlegend=title not in {trace.name for trace in figure.data})
