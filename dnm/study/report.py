@@ -15,8 +15,8 @@ from dnm.methods import METHODS
 from dnm.plots import charts
 from dnm.plots.look import numbers
 from dnm.plots.page import figure_html, page, save, table_html
-from dnm.runs.results import frame, keep, load, load_files
-from dnm.runs.store import RunStore
+from dnm.runs.results import frame, keep, load
+from dnm.runs.store import RunStore, load_files, records_in
 from dnm.study import claims
 from dnm.study.beside import beside, comparable_runs
 from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
@@ -164,7 +164,7 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
         if len(names) > 1:
             raise DnmError("`dnm paper report` reads kept runs and goes alone; tables write their report themselves")
         kept = Path(runs) if runs else project_root() / "data" / "results"
-        sources = [(file, len(found), command) for file, command, found in load_files(kept)]
+        sources = [(file, len(found), command) for file, command, found in load_files(kept) if command]
         return print(*write(load(kept), out, sources), sep="\n")
     given = dict(parameters)
     if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
@@ -182,8 +182,7 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
 
     store, failed = RunStore.open(runs), None
     if dry_run:
-        kept = [record for *_, found in load_files(project_root() / "data" / "results") for record in found]
-        return print(*plan(every, store, workers, kept), sep="\n")
+        return print(*plan(every, store, workers, records_in(project_root() / "data" / "results")), sep="\n")
     try:
         with in_terminal() if every else nullcontext() as show:
             run_all(every, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models, on_status=show)
