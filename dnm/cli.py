@@ -204,5 +204,5 @@ def main(arguments: list[str] | None = None) -> int:
 COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:run_batch",
             "paper": "dnm.study.report:run_paper", "train": "dnm.study.commands:train",
             "report": "dnm.study.commands:report", "predict": "dnm.study.commands:predict",
-            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch_all",
+            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch",
             "bench": "dnm.bench.race:run_bench"}

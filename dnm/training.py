@@ -162,7 +162,7 @@ class Run:
             "format": RESULT_FORMAT, "hash": self.config.hash, "config": self.config.to_dict(),
             "label": self.config.label,
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "counts": self.data.counts,
-                     "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling()},
+                     "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling},
             "encoder_weights": self.weights,
             "environment": {"device": device_name(self.device), "precision": self.precision, "torch": torch.__version__,
                             "transformers": transformers.__version__, "dnm": __version__,
