@@ -108,7 +108,6 @@ def parser() -> argparse.ArgumentParser:
 
     fetch = commands.add_parser("fetch", help="store the real data sets under data/")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
-    fetch.add_argument("--force", action="store_true", help="download again what is already there")
 
     bench = commands.add_parser("bench", help="how fast training is, beside transformers.Trainer")
     bench.add_argument("--dataset", default="builtin")

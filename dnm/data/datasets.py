@@ -65,7 +65,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name of the sentences. The order of training rows never matters, that of test rows does (to predictions)."""
+        """Names the sentences. The order of training rows never matters, that of test rows does, to predictions."""
         rows = [list(zip(split.texts, split.labels.tolist(), strict=True))
                 for split in (self.train, self.validation, self.test)]
         return hashlib.sha256(json.dumps([sorted(rows[0]), *rows[1:]]).encode()).hexdigest()[:16]
@@ -216,8 +216,7 @@ def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Datas
     sizes = tuple(len(split) for split in splits)
     if sizes != about["sizes"]:
         raise DnmError(f"{name}: expected {about['sizes']} sentences (train, validation, test), found {sizes}; "
-                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or store them anew "
-                       f"with `python -m dnm fetch {name} --force`")
+                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or `dnm fetch {name}`")
     return Dataset(name, about["labels"], *splits, source=source)
 
 
@@ -267,12 +266,12 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     return {split: (list(table["text"]), list(table["label"])) for split, table in loaded.items()}
 
 
-def fetch(names: list[str], force: bool = False) -> None:
+def fetch(names: list[str]) -> None:
     """Store named data sets under ``data/``, unless they are whole there or in ``$DNM_DATA_DIR``; print where."""
     for name in names:
         if name not in REAL:
             raise unknown("data set to fetch", name, REAL)
-        for folder in [] if force else [place / name for place in data_folders() if (place / name).is_dir()]:
+        for folder in (place / name for place in data_folders() if (place / name).is_dir()):
             with contextlib.suppress(DnmError):  # incomplete or damaged: fetch again
                 _real(name, read_folder(folder), source="files")
                 break
