@@ -47,8 +47,6 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
                 moments.setdefault(int(index), {})[moment] = tensor
         for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
             for name in ("exp_avg", "exp_avg_sq") if i in moments else ():  # one run may be a stack of one
-                if moments[i][name].numel() != p.numel():
-                    raise ValueError("its runs were stacked in another way")
                 moments[i][name] = moments[i][name].view(p.shape)
         optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

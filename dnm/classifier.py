@@ -33,7 +33,6 @@ class Classifier:
         """A run's model as it stands."""
         return cls(run.model, run.tokenizer, run.config, run.data.label_names)
 
-    @torch.no_grad()
     def hidden(self, texts: list[str]) -> Tensor:
         """Hidden states ``[n, d]`` of sentences, without dropout, on the CPU."""
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
