@@ -15,12 +15,7 @@ class DiskError(DnmError):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a file beside ``path`` and rename: a reader, or a crash, never meets half a file."""
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _replace(path, write)
+    _replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _replace(path: Path, write) -> None:
