@@ -91,7 +91,6 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD",
                        help="rows of `dnm list` (default: plain dnm)")
     train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
-    train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
     _many(train, "0 1 2")
     _places(train)
 
@@ -99,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="?", default=str(project_root() / "runs"), help="a folder of stored runs, a file "
                         "of several, or a run's hash (default: the project's runs/)")
     _out(report, "runs/report")
-    report.add_argument("--no-html", action="store_true", help="figures as PNG only")
 
     predict = commands.add_parser("predict", help="classify sentences with a saved model")
     predict.add_argument("model", help="folder of a saved model, or its run's hash")
