@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dnm import __version__
 from dnm.config import PROFILES, RunConfig, as_list
-from dnm.errors import DnmError, project_root, unknown
+from dnm.errors import DnmError, project_root, reason, unknown
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
@@ -190,8 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DNM_DEBUG"):
             raise
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        print(f"error: {text} (finished runs are kept; DNM_DEBUG=1 shows where)", file=sys.stderr)
+        print(f"error: {reason(error)} (finished runs are kept; DNM_DEBUG=1 shows where)", file=sys.stderr)
         return 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING
 
 WORD_SIZE = 300  # of random word vectors
@@ -68,10 +68,8 @@ class Tokenizer:
 def _tokenizer(folder: Path):
     from transformers import AutoTokenizer
 
-    try:
+    with mendable(f"cannot load the tokenizer in {folder}: {{}}"):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a damaged or missing file can fail in many ways inside the library
-        raise DnmError(f"cannot load the tokenizer in {folder}: {type(error).__name__}") from None
 
 
 def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:

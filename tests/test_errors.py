@@ -22,7 +22,7 @@ from dnm.errors import DnmError
     (["train", "--methods", "dmn"], "did you mean 'dnm'"),
     (["train", "--profile", "quik"], "did you mean 'quick'"),
     (["train", "--encoder", "bert-base-uncased"], "download it once where there is a network"),
-    (["train", "--encoder", "no such/thing at all"], "unknown encoder"),
+    (["train", "--encoder", "no such/thing at all"], "neither at hand nor on the Hub"),
     (["train", "--n-train", "many"], "n_train must be a number or 'all'"),
     (["train", "--n-train", "0"], "n_train must be a positive number"),
     (["train", "--n-train", "1"], "fewer examples than"),

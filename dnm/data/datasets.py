@@ -21,7 +21,7 @@ from dnm.data import corpus
 from dnm.data.files import SPLITS, read_folder, read_rows
 from dnm.data.hub import reachable
 from dnm.disk import write_atomically
-from dnm.errors import DnmError, project_root, unknown
+from dnm.errors import DnmError, mendable, project_root, unknown
 
 # Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
 # no fixed split of these sizes, so the split is ours.
@@ -256,13 +256,10 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""
     way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under $DNM_DATA_DIR or "
                f"{project_root()}/data, run `dnm fetch {name}` where there is a network, or use dataset 'builtin'")
-    try:
+    with mendable(f"data set {name!r} is not on this machine and the Hub did not give it ({{}}): {way_out}"):
         reachable()  # decides at once whether the Hub's client may try the network or only its cache
         import datasets
         loaded = datasets.load_dataset(REAL[name]["source"])
-    except Exception as error:  # the Hub's client raises many kinds; all mean the same to the user
-        raise DnmError(f"data set {name!r} is not on this machine and the Hub did not give it "
-                       f"({type(error).__name__}): {way_out}") from None
     return {split: (list(table["text"]), list(table["label"])) for split, table in loaded.items()}
 
 

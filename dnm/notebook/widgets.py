@@ -20,7 +20,7 @@ from plotly.utils import PlotlyJSONEncoder
 from dnm import selection
 from dnm.classifier import Classifier
 from dnm.config import RunConfig
-from dnm.errors import DnmError
+from dnm.errors import reason
 from dnm.plots import drawings
 from dnm.runs.progress import Status
 from dnm.runs.scheduler import run_all
@@ -156,8 +156,7 @@ class LiveTraining(Explorer):
         except Interrupted as stopped:
             self.line.value = html.escape(str(stopped).replace("run the same command again", "press Start"))
         except Exception as error:  # a thread's error would otherwise be lost
-            kind = "" if isinstance(error, DnmError) else f"{type(error).__name__}: "
-            self.line.value = html.escape(f"error: {kind}{error}")
+            self.line.value = html.escape(f"error: {reason(error)}")
         finally:
             self.start.disabled, self.stop.disabled = False, True
 

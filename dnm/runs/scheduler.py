@@ -18,7 +18,7 @@ from filelock import Timeout
 from dnm.config import DATASETS, RunConfig
 from dnm.data.datasets import load_dataset
 from dnm.data.hub import identity
-from dnm.errors import DnmError
+from dnm.errors import DnmError, reason
 from dnm.runs.plan import default_workers, run_name, units
 from dnm.runs.progress import Status
 from dnm.runs.store import RunStore
@@ -129,7 +129,7 @@ class _Sweep:
                 except Exception as error:  # a worker was killed: each backend says so in a way of its own
                     if stop.is_set():
                         break
-                    died = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+                    died = reason(error)[:200]
                     self._mourn([c for c in batch if c in self.work and self._left(c)], died, todo)
                 wait, todo = not died, [c for c in todo if c in self.work]
             if stop.is_set() and todo:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
 from dnm.disk import DiskError
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable, reason
 from dnm.runs.plan import run_name
 from dnm.runs.store import RunStore
 
@@ -62,17 +62,13 @@ def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *option
 
 
 def _dask(address: str):
-    try:
+    with mendable("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'"):
         from distributed import Client
-    except ImportError:
-        raise DnmError("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'") from None
-    try:
+    with mendable(f"no Dask cluster with workers at {address!r} ({{}}); give the address that `dask scheduler` prints, "
+                  "such as tcp://node1:8786"):
         client = Client(address, timeout="10s", set_as_default=False)
         client.wait_for_workers(1, timeout=60)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise DnmError(f"no Dask cluster with workers at {address!r} ({type(error).__name__}); give the address that "
-                       "`dask scheduler` prints, such as tcp://node1:8786") from None
-    return client
+        return client
 
 
 def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[RunConfig], options: dict,
@@ -168,9 +164,8 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
 
 
 def _failed(store: RunStore, config: RunConfig, error: Exception) -> str:
-    text = str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {error}"
-    store.put_error(config, text, "".join(traceback.format_exception(error)))
-    return f"failed: {text}"
+    store.put_error(config, reason(error), "".join(traceback.format_exception(error)))
+    return f"failed: {reason(error)}"
 
 
 def _locked(lock: FileLock, stack: contextlib.ExitStack, wait: bool, stop) -> bool:
