@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dnm import __version__
 from dnm.config import PROFILES, RunConfig, as_list
-from dnm.errors import DnmError, project_root, reason, unknown
+from dnm.errors import DnmError, Interrupted, project_root, reason, unknown
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
@@ -178,10 +178,12 @@ def main(arguments: list[str] | None = None) -> int:
         place, name = COMMANDS[options.pop("command")].split(":")
         getattr(import_module(place), name)(**options)
         return 0
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
     except DnmError as error:
-        stopped = type(error).__name__ == "Interrupted"
-        print(error if stopped else f"error: {error}", file=sys.stderr)
-        return 130 if stopped else 2
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are kept; run the same command again to go on", file=sys.stderr)
         return 130

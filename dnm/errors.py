@@ -1,4 +1,4 @@
-"""The one exception a user meets, and where the project lives on disk."""
+"""The exceptions, of which a user meets the first, and where the project lives on disk."""
 
 import difflib
 import os
@@ -9,6 +9,14 @@ from pathlib import Path
 
 class DnmError(Exception):
     """Something the user can mend; the message says what was wrong, where, and what to do."""
+
+
+class Interrupted(DnmError):
+    """Training was stopped on request; its checkpoint is saved."""
+
+
+class DeviceLost(Exception):
+    """A step failed so that this process can trust its GPU no more; another process can."""
 
 
 def reason(error: Exception) -> str:

@@ -25,17 +25,13 @@ from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data import hub
 from dnm.data.datasets import Dataset, dataset_of, limited, subset
 from dnm.encoders import build_encoder
-from dnm.errors import DnmError
+from dnm.errors import DnmError, Interrupted
 from dnm.heads import Head, stream
 from dnm.model import Model, adamw, device_name, resolve_device
 from dnm.selection import partners_each
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
 _TURN = threading.Lock()
-
-
-class Interrupted(DnmError):
-    """The run was stopped on request; its checkpoint is saved."""
 
 
 @contextmanager

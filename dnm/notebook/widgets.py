@@ -20,13 +20,12 @@ from plotly.utils import PlotlyJSONEncoder
 from dnm import selection
 from dnm.classifier import Classifier
 from dnm.config import RunConfig
-from dnm.errors import reason
+from dnm.errors import Interrupted, reason
 from dnm.plots import drawings
 from dnm.runs.progress import Status
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
 from dnm.study import explore
-from dnm.training import Interrupted
 
 WIDTH = 820  # fits JupyterLab with its side bar on a screen of 1280 pixels
 _NAMED = dict(description_width="130px")

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from dnm.batches import Inputs
 from dnm.config import RunConfig
 from dnm.data.hub import model_folder
-from dnm.errors import DnmError
+from dnm.errors import DeviceLost, DnmError, reason
 from dnm.heads import stream
 from dnm.model import adamw, resolve_device
 from dnm.packing import Layout, fitted
@@ -27,10 +27,6 @@ from dnm.training import Run, fit, own_randomness, train
 WINDOW = 200  # steps whose inputs lie on the device at once, at most
 _OWN = ("n_train", "method", "seed", "profile", "k", "alpha", "original_weight")  # settings that members may differ in
 MOST = 16  # runs in a fleet; beyond it a GPU gains little
-
-
-class DeviceLost(Exception):
-    """A step failed so that this process can trust its GPU no more; another process can."""
 
 
 def kind(config: RunConfig) -> tuple | None:
@@ -101,20 +97,16 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
         return [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
     except (DnmError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # what a broken recording leaves behind (generators, streams) cannot be trusted
-        if (graph and kind(first)) or _is_lost(device):
-            raise DeviceLost((str(error).splitlines() or [""])[0]) from None
+    except Exception as error:
+        lost = graph and kind(first)  # what a broken recording leaves behind (generators, streams) cannot be trusted
+        try:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        except RuntimeError:  # it answers no more, as after an illegal memory access
+            lost = True
+        if lost:
+            raise DeviceLost(reason(error)) from None
         raise
-
-
-def _is_lost(device: torch.device) -> bool:
-    """Whether the device answers no more, as after an illegal memory access."""
-    try:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return False
-    except RuntimeError:
-        return True
 
 
 def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from filelock import Timeout
 from dnm.config import DATASETS, RunConfig
 from dnm.data.datasets import load_dataset
 from dnm.data.hub import identity
-from dnm.errors import DnmError, reason
+from dnm.errors import DnmError, Interrupted, reason
 from dnm.runs.plan import default_workers, run_name, units
 from dnm.runs.progress import Status
 from dnm.runs.store import RunStore
@@ -61,7 +61,7 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, workers:
     Raises
     ------
     RunsFailed : after all others are finished, if a run has failed.
-    dnm.training.Interrupted : after Ctrl-C or ``stop``; every run's checkpoint is saved.
+    Interrupted : after Ctrl-C or ``stop``; every run's checkpoint is saved.
     DnmError : wrong settings or data, before anything trains; a disk that is full; workers that do not work.
     """
     models = set(configs if save_models is True else save_models or ())
@@ -104,7 +104,6 @@ class _Sweep:
         import torch
 
         from dnm.runs.fleet import fleets
-        from dnm.training import Interrupted
 
         sign, wait, todo = StopFile(self.store.folder / ".training" / f"stop-{uuid.uuid4().hex}"), False, self.todo
         with interruptible(stop) as stop:

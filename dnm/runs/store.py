@@ -101,10 +101,9 @@ class RunStore:
         path = self.result_path(config)
         if not path.exists():
             return None
-        try:
+        weights = None
+        with contextlib.suppress(DnmError):  # stored results can be read where there are none
             weights = identity(config.encoder, config.word_vectors)
-        except DnmError:
-            weights = None  # stored results can be read where there are none
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             why = ("is not the result of this run" if

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
 from dnm.disk import DiskError
-from dnm.errors import DnmError, mendable, reason
+from dnm.errors import DeviceLost, DnmError, Interrupted, mendable, reason
 from dnm.runs.plan import run_name
 from dnm.runs.store import RunStore
 
@@ -79,8 +79,6 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
     whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked, ``threads`` how many
     this one may have (0: as many as it likes).
     """
-    from dnm.runs.fleet import DeviceLost
-
     elsewhere = main not in (0, os.getpid())
     if elsewhere:
         if threading.current_thread() is threading.main_thread():
@@ -109,9 +107,6 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
 
 def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
     """Train a group together; where it fails as a whole, in halves."""
-    from dnm.runs.fleet import DeviceLost
-    from dnm.training import Interrupted
-
     try:
         return _together(configs, store, *task)
     except Interrupted:
@@ -130,12 +125,15 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
     from dnm.classifier import Classifier
     from dnm.runs.fleet import fit_fleet
 
-    ends, todo, told = {}, [], {}
+    ends, todo, told, wait = {}, [], {}, wait and len(configs) == 1
     with contextlib.ExitStack() as stack:
         for config in configs:
-            if not _locked(store.lock(config), stack, wait and len(configs) == 1, stop):
-                ends[config] = "busy"
-            elif store.stored(config, config in models):
+            try:
+                stack.enter_context(store.lock(config).acquire(timeout=-1 if wait else 0, cancel_check=stop.is_set))
+            except Timeout:
+                ends[config] = "stopped" if wait else "busy"
+                continue
+            if store.stored(config, config in models):
                 ends[config] = "reused"
             else:
                 todo.append(config)
@@ -166,19 +164,6 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
 def _failed(store: RunStore, config: RunConfig, error: Exception) -> str:
     store.put_error(config, reason(error), "".join(traceback.format_exception(error)))
     return f"failed: {reason(error)}"
-
-
-def _locked(lock: FileLock, stack: contextlib.ExitStack, wait: bool, stop) -> bool:
-    """Whether the lock could be had; the stack gives it back."""
-    from dnm.training import Interrupted
-
-    try:
-        stack.enter_context(lock.acquire(timeout=-1 if wait else 0, cancel_check=stop.is_set))
-        return True
-    except Timeout:
-        if wait:
-            raise Interrupted("stopped while another process trains the same run") from None
-        return False
 
 
 def _take_gpu() -> None:
