@@ -115,10 +115,11 @@ class _Sweep:
                 here = workers == 1 and not cluster and not alone and not torch.cuda.is_available()
                 groups = [[c] for c in batch] if wait or alone or fleet == 1 else fleets(batch, fleet)
                 options = dict(graph=False if alone else self.graph, checkpoint_seconds=checkpoint_seconds)
+                options |= {"on_progress": self._progress} if here else {}
                 task = (self.store, stop if here else sign, wait, self.models, options)
                 try:
                     with nullcontext() if here else self._watched(stop, sign):
-                        for ends, notes in (self._here(groups, *task) if here else
+                        for ends, notes in ((work(group, *task) for group in groups) if here else
                                             processes(groups, workers, cluster, *task)):
                             self.status.notes += notes
                             for config, end in ends:
@@ -139,14 +140,6 @@ class _Sweep:
         self._tell()
         if self.complaint:
             raise self.complaint
-
-    def _here(self, groups: list[list[RunConfig]], *task) -> Iterator[tuple]:
-        """`dnm.runs.workers.processes`, without any."""
-        for group in groups:
-            self.status.config, self.status.step, self.status.row = group[0], 0, None
-            if self.store.checkpoint_path(*group).exists():
-                self.status.notes.append(f"{run_name(group[0])}: goes on from its checkpoint")
-            yield work(group, *task[:-1], task[-1] | {"on_progress": self._progress})
 
     def _progress(self, run) -> None:
         self.status.config, self.status.step = run.config, run.step

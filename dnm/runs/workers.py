@@ -90,6 +90,7 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
         import torch
 
         torch.set_num_threads(threads)
+    told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()
     in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
     with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
         if in_charge:
@@ -102,7 +103,8 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
             for config in configs:
                 store.put_note(config, 0, [], failure=str(error))
             os._exit(1)  # for another process to take up
-    return ends, [f"{run_name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+    told += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    return ends, [f"{run_name(configs[0])}: {text}" for text in told]
 
 
 def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
