@@ -155,11 +155,9 @@ def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
         for number, (title, text, table, figure) in enumerate(parts)})
 
 
-def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets: list[str] | None = None,
-              sizes: list[str] | None = None, seeds: Iterable = (0, 1, 2, 3, 4), profile: str = "quick",
-              encoder: str = "minilm", parameters: Iterable = (), dry_run: bool = False, workers: int | None = None,
-              cluster: str = "", fleet: int | None = None, results: Path | None = None) -> None:
-    """What ``dnm paper`` does: train, write the report, draw; figures whose runs failed are left out and named."""
+def run_paper(names: list[str], out: Path, runs: str | None, seeds: list[str], parameters: list, dry_run: bool,
+              workers: int | None, cluster: str, fleet: int | None, results: Path | None, **choice) -> None:
+    """What ``dnm paper`` does for a ``choice`` of `experiment`: train, write the report, draw what has not failed."""
     if "report" in names:
         if len(names) > 1:
             raise DnmError("`dnm paper report` reads kept runs and goes alone; tables write their report themselves")
@@ -169,8 +167,7 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
     given = dict(parameters)
     if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
         raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
-    choice = dict(encoder=encoder, profile=profile, datasets=datasets, sizes=sizes,
-                  seeds=tuple(as_list(seeds, int)), **given)
+    choice |= dict(seeds=tuple(as_list(seeds, int)), **given)
     wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
     models = wanted.get("figure4", [])  # figure 3 shows a model before training
     others = (config for name, configs in wanted.items() if name != "figure3" for config in configs)
