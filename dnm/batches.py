@@ -72,12 +72,11 @@ class Encoded:
         order = np.argsort(lengths, kind="stable")
         parts = np.cumsum(lengths[order]) // EVALUATION_TOKENS
         self.parts = []
-        for part in range(parts[-1] + 1 if len(parts) else 0):
+        for part in np.unique(parts):
             index = order[parts == part]
-            if len(index):
-                layout = pack(lengths[index], capacity, share_rows)
-                ids = layout.place([sentences[i] for i in index])
-                self.parts.append((index, ids.to(device), layout.to(device)))
+            layout = pack(lengths[index], capacity, share_rows)
+            ids = layout.place([sentences[i] for i in index])
+            self.parts.append((index, ids.to(device), layout.to(device)))
         self.count = len(sentences)
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from dnm.disk import load_tensors, save_tensors
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 
 
 def save(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
@@ -30,7 +30,7 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
     if [{name: one.get(name) for name in expected[0]} for one in states] != expected:
         raise DnmError(f"{path} belongs to another run, other data or other weights: delete it and run the same "
                        "command again")
-    try:
+    with mendable(f"{path} does not fit this run ({{}}): delete it and run the same command again"):
         for i, (run, one) in enumerate(zip(runs, states, strict=True)):
             with torch.no_grad():
                 for name, parameter in run.trained.items():
@@ -47,13 +47,8 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
                 moments.setdefault(int(index), {})[moment] = tensor
         for i, p in enumerate(p for group in optimiser.param_groups for p in group["params"]):
             for name in ("exp_avg", "exp_avg_sq") if i in moments else ():  # one run may be a stack of one
-                if moments[i][name].numel() != p.numel():
-                    raise ValueError("its runs were stacked in another way")
                 moments[i][name] = moments[i][name].view(p.shape)
         optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DnmError(f"{path} does not fit this run ({error}): delete it and run the same command "
-                       "again") from None
 
 
 def _identity(run) -> dict:

@@ -12,7 +12,7 @@ from dnm.batches import Encoded
 from dnm.config import RunConfig
 from dnm.disk import load_tensors, save_tensors, write_atomically
 from dnm.encoders import build_encoder
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 from dnm.heads import Head
 from dnm.model import Model, resolve_device
 from dnm.training import Run
@@ -33,7 +33,6 @@ class Classifier:
         """A run's model as it stands."""
         return cls(run.model, run.tokenizer, run.config, run.data.label_names)
 
-    @torch.no_grad()
     def hidden(self, texts: list[str]) -> Tensor:
         """Hidden states ``[n, d]`` of sentences, without dropout, on the CPU."""
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -72,7 +71,7 @@ class Classifier:
         if not (folder / "model.safetensors").is_file():
             why = "it has no model.safetensors" if folder.is_dir() else "there is no such folder"
             raise DnmError(f"{folder} is not a saved model: {why}")
-        try:
+        with mendable(f"{folder} is not a readable model: {{}}"):
             about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             config = RunConfig(**about["config"] | {"device": device})
             tensors = load_tensors(folder / "model.safetensors")[0]
@@ -83,7 +82,5 @@ class Classifier:
             missing = model.load_state_dict(tensors, strict=False)
             if missing.unexpected_keys or set(missing.missing_keys) > {"encoder.words.rows", "encoder.words.table"}:
                 raise ValueError("weights do not fit the model")
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-            raise DnmError(f"{folder} is not a readable model: {str(error).splitlines()[0]}") from None
         where, encoder.compute_dtype = resolve_device(config)
         return cls(model.to(where).eval(), tokenizer, config, tuple(about["labels"]))

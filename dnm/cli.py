@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dnm import __version__
 from dnm.config import PROFILES, RunConfig, as_list
-from dnm.errors import DnmError, project_root, unknown
+from dnm.errors import DnmError, Interrupted, project_root, reason, unknown
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
@@ -91,7 +91,6 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--methods", nargs="+", default=["plain", "dnm"], metavar="METHOD",
                        help="rows of `dnm list` (default: plain dnm)")
     train.add_argument("--save-models", action="store_true", help="keep each trained model beside its result")
-    train.add_argument("--report", type=Path, metavar="DIR", help="also write tables and figures to DIR")
     _many(train, "0 1 2")
     _places(train)
 
@@ -99,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="?", default=str(project_root() / "runs"), help="a folder of stored runs, a file "
                         "of several, or a run's hash (default: the project's runs/)")
     _out(report, "runs/report")
-    report.add_argument("--no-html", action="store_true", help="figures as PNG only")
 
     predict = commands.add_parser("predict", help="classify sentences with a saved model")
     predict.add_argument("model", help="folder of a saved model, or its run's hash")
@@ -108,7 +106,6 @@ def parser() -> argparse.ArgumentParser:
 
     fetch = commands.add_parser("fetch", help="store the real data sets under data/")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
-    fetch.add_argument("--force", action="store_true", help="download again what is already there")
 
     bench = commands.add_parser("bench", help="how fast training is, beside transformers.Trainer")
     bench.add_argument("--dataset", default="builtin")
@@ -118,7 +115,6 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S",
                        help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
     bench.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
-    bench.add_argument("--no-whole", action="store_false", dest="whole", help="do not time whole runs")
     bench.add_argument("--out", type=Path, help="also store the tables as JSON")
 
     commands.add_parser("list", help="methods, data sets, encoders and profiles")
@@ -182,28 +178,26 @@ def main(arguments: list[str] | None = None) -> int:
         place, name = COMMANDS[options.pop("command")].split(":")
         getattr(import_module(place), name)(**options)
         return 0
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
     except DnmError as error:
-        stopped = type(error).__name__ == "Interrupted"
-        print(error if stopped else f"error: {error}", file=sys.stderr)
-        return 130 if stopped else 2
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: finished runs are kept; run the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left
         return 0
-    except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
     except Exception as error:
         if os.environ.get("DNM_DEBUG"):
             raise
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        print(f"error: {text} (finished runs are kept; DNM_DEBUG=1 shows where)", file=sys.stderr)
+        print(f"error: {reason(error)} (finished runs are kept; DNM_DEBUG=1 shows where)", file=sys.stderr)
         return 1
 
 
 COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:run_batch",
             "paper": "dnm.study.report:run_paper", "train": "dnm.study.commands:train",
             "report": "dnm.study.commands:report", "predict": "dnm.study.commands:predict",
-            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch_all",
+            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch",
             "bench": "dnm.bench.race:run_bench"}

@@ -6,7 +6,7 @@ import os
 import zlib
 from pathlib import Path
 
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 
 
 class DiskError(DnmError):
@@ -15,12 +15,7 @@ class DiskError(DnmError):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a file beside ``path`` and rename: a reader, or a crash, never meets half a file."""
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _replace(path, write)
+    _replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def _replace(path: Path, write) -> None:
@@ -51,19 +46,17 @@ def save_tensors(path: Path, tensors: dict, state: dict) -> None:
 
 def load_tensors(path: Path) -> tuple[dict, dict]:
     """Tensors and state of a file of `save_tensors`; a `DnmError` where it is damaged."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    with mendable(f"{path} is corrupt ({{}}): delete it and run the same command again to start this run from its "
+                  "beginning"):
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         state, checksums = json.loads(header["state"]), json.loads(header["checksums"])
         if checksums != {name: _checksum(tensor) for name, tensor in tensors.items()}:
             raise ValueError("checksums differ")
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DnmError(f"{path} is corrupt ({error}): delete it and run the same command again to start this "
-                       "run from its beginning") from None
-    return tensors, state
+        return tensors, state
 
 
 def _checksum(tensor) -> int:

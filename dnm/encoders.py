@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dnm.config import RunConfig
 from dnm.data import hub
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING, Layout
 from dnm.words import Tokenizer, Words, word_vectors
 
@@ -118,7 +118,7 @@ def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, di
 
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    try:
+    with mendable(f"cannot load encoder {encoder!r} from {folder}: {{}}"):
         settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.model_type not in FAMILIES:
             raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model; supported families: {[*FAMILIES]}")
@@ -136,8 +136,3 @@ def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, di
             raise DnmError(f"encoder {encoder!r}: its weights lack {missing[0]} and {len(missing) - 1} more; "
                            "they would start from random numbers")
         return model
-    except DnmError:
-        raise
-    except Exception as error:  # a damaged file can fail in many ways inside the library
-        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise DnmError(f"cannot load encoder {encoder!r} from {folder}: {why}") from None

@@ -1,13 +1,37 @@
-"""The one exception a user meets, and where the project lives on disk."""
+"""The exceptions, of which a user meets the first, and where the project lives on disk."""
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 class DnmError(Exception):
     """Something the user can mend; the message says what was wrong, where, and what to do."""
+
+
+class Interrupted(DnmError):
+    """Training was stopped on request; its checkpoint is saved."""
+
+
+class DeviceLost(Exception):
+    """A step failed so that this process can trust its GPU no more; another process can."""
+
+
+def reason(error: Exception) -> str:
+    """What a `DnmError` says; of any other error its kind and first line."""
+    first = next(iter(str(error).splitlines()), "")
+    return str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {first}"
+
+
+@contextmanager
+def mendable(text: str) -> Iterator[None]:
+    """Whatever fails inside becomes a `DnmError` with this text, ``{}`` in it the reason; what already is one stays."""
+    try:
+        yield
+    except Exception as error:
+        raise error if isinstance(error, DnmError) else DnmError(text.replace("{}", reason(error))) from None
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:

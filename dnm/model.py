@@ -47,19 +47,13 @@ def resolve_device(config: RunConfig) -> tuple[torch.device, torch.dtype | None]
         raise DnmError(f"device {name!r} asked for, but torch sees no CUDA GPU; use device 'auto' or 'cpu'")
     if config.from_scratch or config.precision == "float32":
         return device, None
-    pays = torch.cuda.is_bf16_supported() if device.type == "cuda" else _bfloat16_pays_on_cpu()
-    return device, torch.bfloat16 if config.precision == "bfloat16" or pays else None
-
-
-def _bfloat16_pays_on_cpu() -> bool:
-    """Whether this CPU trains faster in bfloat16.
-
-    With AMX it does. AVX-512's instructions for it double the speed on an AMD EPYC, but on an Intel Xeon without AMX
-    they are slower than float32 (data/results/bench-cpu-*.json), and without either all is emulated. A rule, no
-    stopwatch: a run that goes on has to be computed as it began.
-    """
+    # On a CPU it pays with AMX. AVX-512's instructions for bfloat16 double the speed on an AMD EPYC, but on an Intel
+    # Xeon without AMX they are slower than float32 (data/results/bench-cpu-*.json), and without either all is emulated.
+    # A rule, no stopwatch: a run that goes on has to be computed as it began.
     about = cpu_info()
-    return "amx_bf16" in about or ("avx512_bf16" in about and "AuthenticAMD" in about)
+    pays = torch.cuda.is_bf16_supported() if device.type == "cuda" else (
+        "amx_bf16" in about or ("avx512_bf16" in about and "AuthenticAMD" in about))
+    return device, torch.bfloat16 if config.precision == "bfloat16" or pays else None
 
 
 @lru_cache

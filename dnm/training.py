@@ -25,7 +25,7 @@ from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data import hub
 from dnm.data.datasets import Dataset, dataset_of, limited, subset
 from dnm.encoders import build_encoder
-from dnm.errors import DnmError
+from dnm.errors import DnmError, Interrupted
 from dnm.heads import Head, stream
 from dnm.model import Model, adamw, device_name, resolve_device
 from dnm.selection import partners_each
@@ -34,21 +34,11 @@ COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss bl
 _TURN = threading.Lock()
 
 
-class Interrupted(DnmError):
-    """The run was stopped on request; its checkpoint is saved."""
-
-
 @contextmanager
-def own_randomness(stop: threading.Event | None = None) -> Iterator[None]:
+def own_randomness() -> Iterator[None]:
     """Training inside leaves torch's random state as it was; one at a time, as all threads share that state."""
-    while not _TURN.acquire(timeout=0.2):
-        if stop is not None and stop.is_set():
-            raise Interrupted("stopped while waiting for another training in this process")
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        _TURN.release()
+    with _TURN, torch.random.fork_rng():
+        yield
 
 
 class Run:
@@ -162,7 +152,7 @@ class Run:
             "format": RESULT_FORMAT, "hash": self.config.hash, "config": self.config.to_dict(),
             "label": self.config.label,
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "counts": self.data.counts,
-                     "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling()},
+                     "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling},
             "encoder_weights": self.weights,
             "environment": {"device": device_name(self.device), "precision": self.precision, "torch": torch.__version__,
                             "transformers": transformers.__version__, "dnm": __version__,
@@ -179,7 +169,7 @@ def fit(config: RunConfig, data: Dataset | None = None, **options) -> tuple[dict
     """
     if not config.row.fine_tunes:
         return fit_frozen(config, data)
-    with own_randomness(options.get("stop")):
+    with own_randomness():
         run = Run(config, data)
         train(run, **options)
     return run.result(), run
@@ -211,12 +201,7 @@ def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float 
             on_progress(run)
         stopping = stop is not None and stop.is_set() and step < config.steps
         if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-            try:
-                checkpoints.save(checkpoint, runs, trainer.optimiser)
-            except DnmError as error:
-                if stopping:
-                    raise
-                warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
+            checkpoints.save(checkpoint, runs, trainer.optimiser)
             saved = time.perf_counter()
         if stopping:
             kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else "no checkpoint"

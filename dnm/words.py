@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING
 
 WORD_SIZE = 300  # of random word vectors
-_PIECES: dict[tuple, dict] = {}  # sentences that have been split: runs of one process share most of theirs
 
 
 class Words(nn.Module):
@@ -61,23 +60,16 @@ class Tokenizer:
     max_length: int
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        known = _PIECES.setdefault((self.folder, self.max_length), {})
-        if len(known) > 100_000:
-            known.clear()
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
-            ids = _tokenizer(self.folder)(new, truncation=True, max_length=self.max_length)["input_ids"]
-            known.update((text, np.array(sentence)) for text, sentence in zip(new, ids, strict=True))
-        return [known[text] for text in texts]
+        found = _tokenizer(self.folder)(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        return [np.array(sentence) for sentence in found]
 
 
 @lru_cache(maxsize=4)
 def _tokenizer(folder: Path):
     from transformers import AutoTokenizer
 
-    try:
+    with mendable(f"cannot load the tokenizer in {folder}: {{}}"):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a damaged or missing file can fail in many ways inside the library
-        raise DnmError(f"cannot load the tokenizer in {folder}: {type(error).__name__}") from None
 
 
 def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:

@@ -278,7 +278,7 @@ def test_a_damaged_real_data_set_is_refused(tmp_path, monkeypatch):
 
 
 @needs_real_data
-def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatch):
+def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatch, capsys):
     """The Hub is replaced by the files at hand; what is written must load as the same data set."""
     from dnm.data import datasets as module
 
@@ -293,17 +293,19 @@ def test_fetch_stores_checked_files_and_keeps_finished_ones(tmp_path, monkeypatc
     monkeypatch.setattr(module, "from_hub", hub)
     monkeypatch.setenv("DNM_HOME", str(tmp_path))
     monkeypatch.delenv("DNM_DATA_DIR")
-    module.fetch("mr")
+    module.fetch(["mr"])
     load_dataset.cache_clear()
     assert load_dataset("mr").fingerprint == original.fingerprint
-    module.fetch("mr")
+    module.fetch(["mr"])
     assert calls == ["mr"]  # the second call found it whole
     monkeypatch.setenv("DNM_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("DNM_HOME", str(tmp_path / "elsewhere"))
-    assert module.fetch("mr") == tmp_path / "data" / "mr" and calls == ["mr"]  # wherever it is looked for
+    capsys.readouterr()
+    module.fetch(["mr"])
+    assert capsys.readouterr().out == f"mr: {tmp_path / 'data' / 'mr'}\n" and calls == ["mr"]  # wherever it is looked for
     monkeypatch.setenv("DNM_HOME", str(tmp_path))
     monkeypatch.delenv("DNM_DATA_DIR")
     (tmp_path / "data" / "mr" / "test.jsonl").write_text('{"text": "torn", "lab')
-    module.fetch("mr")
+    module.fetch(["mr"])
     load_dataset.cache_clear()
     assert calls == ["mr", "mr"] and load_dataset("mr").fingerprint == original.fingerprint

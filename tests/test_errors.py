@@ -22,7 +22,7 @@ from dnm.errors import DnmError
     (["train", "--methods", "dmn"], "did you mean 'dnm'"),
     (["train", "--profile", "quik"], "did you mean 'quick'"),
     (["train", "--encoder", "bert-base-uncased"], "download it once where there is a network"),
-    (["train", "--encoder", "no such/thing at all"], "unknown encoder"),
+    (["train", "--encoder", "no such/thing at all"], "neither at hand nor on the Hub"),
     (["train", "--n-train", "many"], "n_train must be a number or 'all'"),
     (["train", "--n-train", "0"], "n_train must be a positive number"),
     (["train", "--n-train", "1"], "fewer examples than"),
@@ -96,7 +96,7 @@ def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, cap
     assert main(["train", "--runs", str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "file")]) == 2
-    assert "holds no stored runs" in capsys.readouterr().err
+    assert "holds no finished runs" in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):

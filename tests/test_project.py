@@ -260,7 +260,8 @@ def test_git_ignores_no_file_of_the_project():
 
 def test_every_kept_run_is_read_and_is_the_run_that_its_hash_names():
     from dnm.config import RunConfig
-    from dnm.runs.results import frame, load, load_files
+    from dnm.runs.results import frame, load
+    from dnm.runs.store import load_files
 
     folder = ROOT / "data" / "results"
     holds_runs = {path.name for path in folder.glob("*.json") if not path.name.startswith("bench-")}

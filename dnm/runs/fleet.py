@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from dnm.batches import Inputs
 from dnm.config import RunConfig
 from dnm.data.hub import model_folder
-from dnm.errors import DnmError
+from dnm.errors import DeviceLost, DnmError, reason
 from dnm.heads import stream
 from dnm.model import adamw, resolve_device
 from dnm.packing import Layout, fitted
@@ -27,10 +27,6 @@ from dnm.training import Run, fit, own_randomness, train
 WINDOW = 200  # steps whose inputs lie on the device at once, at most
 _OWN = ("n_train", "method", "seed", "profile", "k", "alpha", "original_weight")  # settings that members may differ in
 MOST = 16  # runs in a fleet; beyond it a GPU gains little
-
-
-class DeviceLost(Exception):
-    """A step failed so that this process can trust its GPU no more; another process can."""
 
 
 def kind(config: RunConfig) -> tuple | None:
@@ -60,26 +56,21 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
 
 
 def fleet_size(config: RunConfig) -> int:
-    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there."""
-    device, dtype = resolve_device(config)
+    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there.
+
+    Each holds its weights five times (gradients, two moments, the best ones) and activations, about as much again; what
+    does not fit after all is halved by `dnm.runs.workers`.
+    """
+    device, _ = resolve_device(config)
     if device.type != "cuda" or kind(config) is None:
         return 1
     if config.encoder == "cnn":
         return MOST
-    from transformers import AutoConfig
-
-    shape = AutoConfig.from_pretrained(model_folder(config.encoder), local_files_only=True)
-    d, layers, width = shape.hidden_size, shape.num_hidden_layers, shape.intermediate_size
-    parameters = layers * (4 * d * d + 2 * d * width) + shape.vocab_size * d
-    tokens = 2 * config.batch_size * config.max_length  # rows are less than half full at worst
-    # Weights, gradients, two moments and the best weights, 4 bytes each; activations after Korthikanti et al. (2022),
-    # section 4.1, whose 34 and 5 count bytes at two a number.
-    activations = tokens * layers * (34 * d + 5 * shape.num_attention_heads * config.max_length) * (1 if dtype else 2)
+    weights = sum(file.stat().st_size for file in model_folder(config.encoder).glob("*.safetensors"))
     try:
-        free = torch.cuda.mem_get_info(device)[0]
+        return int(max(1, min(MOST, 0.8 * torch.cuda.mem_get_info(device)[0] // (10 * weights))))
     except RuntimeError:  # no room even to ask
         return 1
-    return int(max(1, min(MOST, 0.8 * free // (20 * parameters + activations))))
 
 
 def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options) -> list[tuple]:
@@ -95,26 +86,22 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
     try:
         if kind(first) is None or (len(configs) == 1 and not graph):
             return [fit(config, **options) for config in configs]
-        with own_randomness(options.get("stop")):
+        with own_randomness():
             runs = [Run(config) for config in configs]
             train(Fleet(runs, graph), **options)
         return [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
     except (DnmError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # what a broken recording leaves behind (generators, streams) cannot be trusted
-        if (graph and kind(first)) or _is_lost(device):
-            raise DeviceLost((str(error).splitlines() or [""])[0]) from None
+    except Exception as error:
+        lost = graph and kind(first)  # what a broken recording leaves behind (generators, streams) cannot be trusted
+        try:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        except RuntimeError:  # it answers no more, as after an illegal memory access
+            lost = True
+        if lost:
+            raise DeviceLost(reason(error)) from None
         raise
-
-
-def _is_lost(device: torch.device) -> bool:
-    """Whether the device answers no more, as after an illegal memory access."""
-    try:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return False
-    except RuntimeError:
-        return True
 
 
 def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dnm.config import RunConfig
 from dnm.data.datasets import dataset_of, subset_size, within_data
 from dnm.errors import DnmError
 from dnm.runs.progress import duration
-from dnm.runs.store import RunStore
+from dnm.runs.store import RunStore, records_in
 
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
@@ -65,7 +65,7 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
     lines = [f"{what}: " + "; ".join(f"{state}: seeds {' '.join(map(str, seeds))}" if seeds else f"{state}: none"
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
-    seconds = expected_seconds(todo, records or store.all_results()) / workers
+    seconds = expected_seconds(todo, records or records_in(store.folder)) / workers
     here, there = ({config.with_(precision="auto", device="auto") for config in some}
                    for some in (todo, (RunConfig(**record["config"]) for record in kept)))
     elsewhere = f" ({len(here & there)} of them kept in data/results, see `dnm paper report`)" if here & there else ""

@@ -13,8 +13,8 @@ class Status:
     """How far a list of runs is; handed to ``on_status`` whenever something changes.
 
     ``step`` and ``row``, the newest evaluation, are those of ``config``, the run this process is training (None where
-    ``training`` runs are in others' hands). ``histories`` holds, by position in the list, the evaluations of every run
-    so far. Work is counted in training steps (`dnm.runs.plan.units`).
+    ``training`` runs are in others' hands). ``histories`` holds the evaluations of every run so far. Work is counted in
+    training steps (`dnm.runs.plan.units`).
     """
 
     configs: list[RunConfig]
@@ -28,7 +28,7 @@ class Status:
     seconds: float = 0.0
     work_done: float = 0.0
     work_total: float = 0.0
-    histories: dict[int, list[dict]] = field(default_factory=dict)
+    histories: dict[RunConfig, list[dict]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dnm.config import RESULT_FORMAT, RunConfig
+from dnm.config import RunConfig
 from dnm.disk import write_atomically
 from dnm.errors import DnmError
 from dnm.methods import METHODS
-from dnm.runs.store import RunStore
+from dnm.runs.store import records_in
 
 # What runs must share to be averaged or compared.
 COMPARABLE = ["data", "fingerprint", "n_train", "encoder", "weights", "profile", "device", "precision"]
@@ -51,34 +51,13 @@ def keep(records: list[dict], path: Path) -> str:
     return f"results: {path}"
 
 
-def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
-    """Name, command and records of every file of runs: a folder of stored runs, of files that hold several, or one."""
-    if path.is_dir() and (single := RunStore(path).all_results()):
-        return [(path.name, "", single)]
-    found = []
-    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if path.is_dir() and "runs" not in content:  # a benchmark, say
-                continue
-            runs = content.get("runs", [content])
-            if not all(record["format"] == RESULT_FORMAT for record in runs):
-                raise ValueError("another format")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = "there is no such file" if isinstance(error, FileNotFoundError) else "it is not a file of results"
-            raise DnmError(f"{str(file)!r} holds no stored runs: {why}") from None
-        found.append((file.name, content.get("command", ""), runs))
-    return found
-
-
 def load(path: Path) -> pd.DataFrame:
-    """The runs of `load_files`, each once; labels are told anew, in the words of today's profiles."""
+    """The runs in a folder or file, each once; labels are told anew, in the words of today's profiles."""
     records = {}
-    for _, _, runs in load_files(path):
-        for record in runs:
-            key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], _device(record),
-                   record["environment"]["precision"])
-            records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
+    for record in records_in(path):
+        key = (record["hash"], record["data"]["fingerprint"], record["encoder_weights"], _device(record),
+               record["environment"]["precision"])
+        records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
     if not records:
         raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
     return frame(list(records.values()))

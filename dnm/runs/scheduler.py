@@ -11,18 +11,18 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from filelock import Timeout
 
 from dnm.config import DATASETS, RunConfig
 from dnm.data.datasets import load_dataset
 from dnm.data.hub import identity
-from dnm.errors import DnmError
-from dnm.runs import workers as hands
+from dnm.errors import DnmError, Interrupted, reason
 from dnm.runs.plan import default_workers, run_name, units
 from dnm.runs.progress import Status
 from dnm.runs.store import RunStore
+from dnm.runs.workers import StopFile, processes, work
 
 ATTEMPTS = 3  # deaths of a worker in the same run before the run counts as failed
 
@@ -61,10 +61,10 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, workers:
     Raises
     ------
     RunsFailed : after all others are finished, if a run has failed.
-    dnm.training.Interrupted : after Ctrl-C or ``stop``; every run's checkpoint is saved.
+    Interrupted : after Ctrl-C or ``stop``; every run's checkpoint is saved.
     DnmError : wrong settings or data, before anything trains; a disk that is full; workers that do not work.
     """
-    models = {c.hash for c in ((configs if save_models else ()) if isinstance(save_models, bool) else save_models)}
+    models = set(configs if save_models is True else save_models or ())
     sweep = _Sweep(configs, store or RunStore.open(), models, on_status or (lambda status: None))
     if sweep.todo:
         sweep.run(workers or default_workers(sweep.todo), cluster, fleet, stop, checkpoint_seconds)
@@ -81,22 +81,20 @@ def run_all(configs: list[RunConfig], store: RunStore | None = None, *, workers:
 class _Sweep:
     """The runs that are to be trained, and what has become of them so far."""
 
-    def __init__(self, configs: list[RunConfig], store: RunStore, models: set[str], tell: Callable):
-        self.status, self.store, self.models, self.tell = Status(configs), store, models, tell
-        self.todo, self.positions, self.errors, self.deaths = [], {}, {}, Counter()
+    def __init__(self, configs: list[RunConfig], store: RunStore, models: set[RunConfig], tell: Callable):
+        self.status, self.store, self.models, self.tell = Status(list(dict.fromkeys(configs))), store, models, tell
+        self.errors, self.deaths = {}, Counter()
         if any(config.dataset not in DATASETS for config in configs):
             load_dataset.cache_clear()  # a file of one's own may have changed since it was read
-        for position, config in enumerate(configs):  # look first, so that the time left counts what is to do
-            self.positions.setdefault(config.hash, []).append(position)
-            if found := store.stored(config, config.hash in models, warn=len(self.positions[config.hash]) == 1):
-                self.status.histories[position] = found["history"]
-                self.status.reused += 1
-            elif len(self.positions[config.hash]) == 1:
-                self.todo.append(config)
+        for config in self.status.configs:  # look first, so that the time left counts what is to do
+            if found := store.stored(config, config in models, warn=True):
+                self.status.histories[config] = found["history"]
+        self.status.reused = len(self.status.histories)
+        self.todo = [config for config in self.status.configs if config not in self.status.histories]
         for encoder in {(config.encoder, config.word_vectors) for config in self.todo}:
             identity(*encoder)  # what is not there is told before anything is trained
-        self.work = {config.hash: units(config) for config in self.todo}  # loses a run when it ends
-        self.done, self.under_way, self.here, self.graph, self.complaint = 0.0, {}, True, None, None
+        self.work = {config: units(config) for config in self.todo}  # loses a run when it ends
+        self.done, self.under_way, self.graph, self.complaint = 0.0, {}, None, None
         self.lock = threading.RLock()  # a second thread watches where others train
         self.status.work_total, self.started = sum(self.work.values()), time.perf_counter()
         tell(self.status)
@@ -106,34 +104,34 @@ class _Sweep:
         import torch
 
         from dnm.runs.fleet import fleets
-        from dnm.training import Interrupted
 
-        sign, wait = hands.StopFile(self.store.folder / ".training" / f"stop-{uuid.uuid4().hex}"), False
-        with interruptible(stop) as stop, self._watched(stop, sign):
-            todo = self.todo
+        sign, wait, todo = StopFile(self.store.folder / ".training" / f"stop-{uuid.uuid4().hex}"), False, self.todo
+        with interruptible(stop) as stop:
             while todo and not stop.is_set():  # first what nobody else trains, then what is left of theirs
                 # A run whose worker died is tried again by itself, without a graph, in a process of its own.
-                batch, died = [c for c in todo if not self.deaths[c.hash]] or todo[:1], ""
-                alone = bool(self.deaths[batch[0].hash])
+                batch, died = [c for c in todo if not self.deaths[c]] or todo[:1], ""
+                alone = bool(self.deaths[batch[0]])
                 # A GPU may be lost to a process, so it is never this one that uses it.
-                self.here = workers == 1 and not cluster and not alone and not torch.cuda.is_available()
+                here = workers == 1 and not cluster and not alone and not torch.cuda.is_available()
                 groups = [[c] for c in batch] if wait or alone or fleet == 1 else fleets(batch, fleet)
                 options = dict(graph=False if alone else self.graph, checkpoint_seconds=checkpoint_seconds)
-                task = (self.store, stop if self.here else sign.path, wait, self.models, options)
+                options |= {"on_progress": self._progress} if here else {}
+                task = (self.store, stop if here else sign, wait, self.models, options)
                 try:
-                    for ends, notes in (self._train(groups, task) if self.here else
-                                        hands.processes(groups, workers, cluster, *task)):
-                        self.status.notes += notes
-                        for config, end in ends:
-                            self._end(config, end)
+                    with nullcontext() if here else self._watched(stop, sign):
+                        for ends, notes in ((work(group, *task) for group in groups) if here else
+                                            processes(groups, workers, cluster, *task)):
+                            self.status.notes += notes
+                            for config, end in ends:
+                                self._end(config, end)
                 except (DnmError, KeyboardInterrupt):
                     raise
                 except Exception as error:  # a worker was killed: each backend says so in a way of its own
                     if stop.is_set():
                         break
-                    died = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-                    self._mourn([c for c in batch if c.hash in self.work and self._left(c)], died, todo)
-                wait, todo = not died, [c for c in todo if c.hash in self.work]
+                    died = reason(error)[:200]
+                    self._mourn([c for c in batch if c in self.work and self._left(c)], died, todo)
+                wait, todo = not died, [c for c in todo if c in self.work]
             if stop.is_set() and todo:
                 count = self.status.reused + self.status.trained
                 raise Interrupted(f"stopped with {count} of {len(self.status.configs)} runs finished; the others' "
@@ -143,14 +141,6 @@ class _Sweep:
         if self.complaint:
             raise self.complaint
 
-    def _train(self, groups: list[list[RunConfig]], task: tuple) -> Iterator[tuple]:
-        """`dnm.runs.workers.processes`, without any."""
-        for group in groups:
-            self.status.config, self.status.step, self.status.row = group[0], 0, None
-            if self.store.checkpoint_path(*group).exists():
-                self.status.notes.append(f"{run_name(group[0])}: goes on from its checkpoint")
-            yield hands.work(group, *task[:-1], task[-1] | {"on_progress": self._progress})
-
     def _progress(self, run) -> None:
         self.status.config, self.status.step = run.config, run.step
         self.status.row = run.history[-1] if run.history else None
@@ -159,10 +149,9 @@ class _Sweep:
 
     def _note(self, config: RunConfig, step: int, history: list[dict]) -> None:
         with self.lock:
-            if config.hash in self.work:
-                self.under_way[config.hash] = self.work[config.hash] * step / config.steps
-            for position in self.positions[config.hash]:
-                self.status.histories[position] = history
+            if config in self.work:
+                self.under_way[config] = self.work[config] * step / config.steps
+            self.status.histories[config] = history
 
     def _tell(self) -> None:
         with self.lock:
@@ -179,26 +168,24 @@ class _Sweep:
         if end.startswith("failed: "):
             self.errors[config.hash] = end.removeprefix("failed: ")
             status.notes.append(f"{run_name(config)}: {end}")
-            status.failed += len(self.positions[config.hash])
+            status.failed += 1
         elif end in ("trained", "reused"):
             status.trained += end == "trained"
-            status.reused += len(self.positions[config.hash]) - (end == "trained")
+            status.reused += end == "reused"
             if record := self.store.stored(config):
                 self._note(config, config.steps, record["history"])
         else:
             return
         with self.lock:
-            self.done += self.work.pop(config.hash)
-            self.under_way.pop(config.hash, None)
+            self.done += self.work.pop(config)
+            self.under_way.pop(config, None)
         self._tell()
 
     def _left(self, config: RunConfig) -> bool:
         """Whether a run's worker is gone: it has left a note, and nobody holds the run's lock."""
-        lock = self.store.lock(config)
         try:
-            lock.acquire(timeout=0)
-            lock.release()
-            return self.store.note_path(config).exists()
+            with self.store.lock(config).acquire(timeout=0):
+                return self.store.note_path(config).exists()
         except Timeout:
             return False
 
@@ -206,7 +193,8 @@ class _Sweep:
         """Take up again the runs whose worker died; where a GPU's graph failed, without one."""
         if not lost and len(self.work) == len(todo):
             raise DnmError(f"the workers do not work ({died}); finished runs are kept")
-        failures = [note["failure"] for run, note in self.store.notes().items() if run in {c.hash for c in lost}]
+        notes = self.store.notes()
+        failures = [notes[config.hash]["failure"] for config in lost if config.hash in notes]
         forgiven = any(failures) and self.graph is None
         if forgiven:
             self.graph = False
@@ -216,29 +204,27 @@ class _Sweep:
             self.store.note_path(config).unlink(missing_ok=True)
             if forgiven:
                 continue
-            self.deaths[config.hash] += 1
+            self.deaths[config] += 1
             self.status.notes.append(f"{run_name(config)}: its worker died; the run is taken up again")
-            if self.deaths[config.hash] == ATTEMPTS:
+            if self.deaths[config] == ATTEMPTS:
                 text = f"its worker died {ATTEMPTS} times (killed, or out of memory?)"
                 self.store.put_error(config, text, died)
                 self._end(config, f"failed: {text}")
 
     @contextmanager
-    def _watched(self, stop: threading.Event, sign: hands.StopFile, seconds: float = 1.0) -> Iterator[None]:
+    def _watched(self, stop: threading.Event, sign: StopFile, seconds: float = 1.0) -> Iterator[None]:
         """Every second, where others train: hand on the stop sign, and tell how far they are, by their notes."""
         finished = threading.Event()
 
         def watch() -> None:
             while not finished.wait(seconds):
-                if self.here:
-                    continue
                 if stop.is_set():
                     sign.set()
                 notes = self.store.notes()
-                for config in self.todo:
-                    if config.hash in notes:
-                        self._note(config, notes[config.hash]["step"], notes[config.hash]["history"])
-                self.status.config, self.status.training = None, len(notes.keys() & self.work.keys())
+                training = [(config, notes[config.hash]) for config in self.todo if config.hash in notes]
+                for config, note in training:
+                    self._note(config, note["step"], note["history"])
+                self.status.config, self.status.training = None, len(training)
                 self._tell()
 
         thread = threading.Thread(target=watch, daemon=True)

@@ -101,10 +101,9 @@ class RunStore:
         path = self.result_path(config)
         if not path.exists():
             return None
-        try:
+        weights = None
+        with contextlib.suppress(DnmError):  # stored results can be read where there are none
             weights = identity(config.encoder, config.word_vectors)
-        except DnmError:
-            weights = None  # stored results can be read where there are none
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             why = ("is not the result of this run" if
@@ -133,16 +132,23 @@ class RunStore:
         for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
             file.unlink(missing_ok=True)
 
-    def all_results(self) -> list[dict]:
-        """Every readable result in the folder, in the order of their names."""
-        results = []
-        for path in sorted(self.folder.glob("*.json")):
-            try:
-                result = json.loads(path.read_text(encoding="utf-8"))
-                if result["format"] == RESULT_FORMAT:
-                    results.append(result)
-            except (KeyError, TypeError):  # some other JSON
-                continue
-            except (ValueError, OSError) as error:
-                warnings.warn(f"{path} cannot be read ({type(error).__name__}) and is left out", stacklevel=2)
-        return results
+
+def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
+    """Name, command and records of every file of one run or several in a folder, or of a single file."""
+    found = []
+    for file in [path] if path.is_file() else sorted(path.glob("*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            runs = content.get("runs", [content])
+            if all(record["format"] == RESULT_FORMAT for record in runs):
+                found.append((file.name, content.get("command", ""), runs))
+        except (KeyError, TypeError, AttributeError):  # some other JSON, such as a benchmark
+            continue
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{file} cannot be read ({type(error).__name__}) and is left out", stacklevel=2)
+    return found
+
+
+def records_in(path: Path) -> list[dict]:
+    """All records of `load_files`."""
+    return [record for *_, records in load_files(path) for record in records]

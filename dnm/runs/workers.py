@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
 from dnm.disk import DiskError
-from dnm.errors import DnmError
+from dnm.errors import DeviceLost, DnmError, Interrupted, mendable, reason
 from dnm.runs.plan import run_name
 from dnm.runs.store import RunStore
 
@@ -62,30 +62,23 @@ def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *option
 
 
 def _dask(address: str):
-    try:
+    with mendable("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'"):
         from distributed import Client
-    except ImportError:
-        raise DnmError("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'") from None
-    try:
+    with mendable(f"no Dask cluster with workers at {address!r} ({{}}); give the address that `dask scheduler` prints, "
+                  "such as tcp://node1:8786"):
         client = Client(address, timeout="10s", set_as_default=False)
         client.wait_for_workers(1, timeout=60)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise DnmError(f"no Dask cluster with workers at {address!r} ({type(error).__name__}); give the address that "
-                       "`dask scheduler` prints, such as tcp://node1:8786") from None
-    return client
+        return client
 
 
-def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict,
+def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[RunConfig], options: dict,
          threads: int = 0, main: int = 0) -> tuple[Ends, list[str]]:
     """Train a group of runs, here; how each of them ended, and warnings. All is stored before this returns.
 
-    ``stop`` is an event, or the path of a `StopFile`; ``wait`` says whether to wait for runs that others train;
-    ``models`` are the hashes of those whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process
-    that asked, ``threads`` how many this one may have (0: as many as it likes).
+    ``stop`` is an event or a `StopFile`; ``wait`` says whether to wait for runs that others train; ``models`` are those
+    whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked, ``threads`` how many
+    this one may have (0: as many as it likes).
     """
-    from dnm.runs.fleet import DeviceLost
-
-    stop = StopFile(stop) if isinstance(stop, Path) else stop
     elsewhere = main not in (0, os.getpid())
     if elsewhere:
         if threading.current_thread() is threading.main_thread():
@@ -96,8 +89,8 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
     if threads:
         import torch
 
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
+    told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()
     in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
     with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
         if in_charge:
@@ -110,16 +103,14 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
             for config in configs:
                 store.put_note(config, 0, [], failure=str(error))
             os._exit(1)  # for another process to take up
-    return ends, [f"{run_name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
+    told += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    return ends, [f"{run_name(configs[0])}: {text}" for text in told]
 
 
-def _train(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict) -> Ends:
+def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
     """Train a group together; where it fails as a whole, in halves."""
-    from dnm.runs.fleet import DeviceLost
-    from dnm.training import Interrupted
-
     try:
-        return _together(configs, store, stop, wait and len(configs) == 1, models, options)
+        return _together(configs, store, *task)
     except Interrupted:
         return [(config, "stopped") for config in configs]
     except (DiskError, DeviceLost):  # the next run would fare no better
@@ -129,20 +120,22 @@ def _train(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: 
             return [(configs[0], _failed(store, configs[0], error))]
     store.drop_checkpoint(*configs)  # too little memory for all of them, or one that spoils the others
     half = len(configs) // 2
-    return [end for part in (configs[:half], configs[half:])
-            for end in _train(part, store, stop, wait, models, options)]
+    return [*_train(configs[:half], store, *task), *_train(configs[half:], store, *task)]
 
 
-def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[str], options: dict) -> Ends:
+def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set, options: dict) -> Ends:
     from dnm.classifier import Classifier
     from dnm.runs.fleet import fit_fleet
 
-    ends, todo, told = {}, [], {}
+    ends, todo, told, wait = {}, [], {}, wait and len(configs) == 1
     with contextlib.ExitStack() as stack:
         for config in configs:
-            if not _locked(store.lock(config), stack, wait, stop):
-                ends[config] = "busy"
-            elif store.stored(config, config.hash in models):
+            try:
+                stack.enter_context(store.lock(config).acquire(timeout=-1 if wait else 0, cancel_check=stop.is_set))
+            except Timeout:
+                ends[config] = "stopped" if wait else "busy"
+                continue
+            if store.stored(config, config in models):
                 ends[config] = "reused"
             else:
                 todo.append(config)
@@ -164,31 +157,15 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
                     continue
                 ends[config] = "trained"
                 store.put(config, record)  # first the small file that holds the numbers
-                if config.hash in models:
+                if config in models:
                     Classifier.of(run).save(store.model_path(config))
             store.drop_checkpoint(*todo)
-    return [(config, ends[config]) for config in configs]
+    return list(ends.items())
 
 
 def _failed(store: RunStore, config: RunConfig, error: Exception) -> str:
-    text = str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {error}"
-    store.put_error(config, text, "".join(traceback.format_exception(error)))
-    return f"failed: {text}"
-
-
-def _locked(lock: FileLock, stack: contextlib.ExitStack, wait: bool, stop) -> bool:
-    """Whether the lock could be had; the stack gives it back."""
-    from dnm.training import Interrupted
-
-    while True:
-        try:
-            stack.enter_context(lock.acquire(timeout=0.5 if wait else 0))
-            return True
-        except Timeout:
-            if not wait:
-                return False
-            if stop is not None and stop.is_set():
-                raise Interrupted("stopped while another process trains the same run") from None
+    store.put_error(config, reason(error), "".join(traceback.format_exception(error)))
+    return f"failed: {reason(error)}"
 
 
 def _take_gpu() -> None:

@@ -8,7 +8,7 @@ from dnm.runs.plan import grid
 from dnm.runs.store import RunStore
 
 
-def train(methods, seeds, profile, runs, save_models, results, report, workers, fleet, **settings) -> None:
+def train(methods, seeds, profile, runs, save_models, results, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table."""
     configs, store = grid(methods, as_list(seeds, int), profile, **settings), RunStore.open(runs)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
@@ -25,17 +25,15 @@ def train(methods, seeds, profile, runs, save_models, results, report, workers, 
         print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
     if results:
         print(keep(records, results))
-    if report:
-        print(*tables.write_tables(frame(records), report), *tables.write_figures(frame(records), report), sep="\n")
 
 
-def report(runs: str, out: Path, no_html: bool) -> None:
+def report(runs: str, out: Path) -> None:
     """Write tables and figures of stored runs."""
     from dnm.runs.results import load
     from dnm.study import tables
 
     found = load(RunStore.open().find(runs, ".json"))
-    print(*tables.write_tables(found, out), *tables.write_figures(found, out, not no_html), sep="\n")
+    print(*tables.write_tables(found, out), *tables.write_figures(found, out), sep="\n")
 
 
 def predict(model: str, texts: list[str], runs: str | None) -> None:

@@ -15,8 +15,8 @@ from dnm.methods import METHODS
 from dnm.plots import charts
 from dnm.plots.look import numbers
 from dnm.plots.page import figure_html, page, save, table_html
-from dnm.runs.results import frame, keep, load, load_files
-from dnm.runs.store import RunStore
+from dnm.runs.results import frame, keep, load
+from dnm.runs.store import RunStore, load_files, records_in
 from dnm.study import claims
 from dnm.study.beside import beside, comparable_runs
 from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
@@ -155,22 +155,19 @@ def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
         for number, (title, text, table, figure) in enumerate(parts)})
 
 
-def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets: list[str] | None = None,
-              sizes: list[str] | None = None, seeds: Iterable = (0, 1, 2, 3, 4), profile: str = "quick",
-              encoder: str = "minilm", parameters: Iterable = (), dry_run: bool = False, workers: int | None = None,
-              cluster: str = "", fleet: int | None = None, results: Path | None = None) -> None:
-    """What ``dnm paper`` does: train, write the report, draw; figures whose runs failed are left out and named."""
+def run_paper(names: list[str], out: Path, runs: str | None, seeds: list[str], parameters: list, dry_run: bool,
+              workers: int | None, cluster: str, fleet: int | None, results: Path | None, **choice) -> None:
+    """What ``dnm paper`` does for a ``choice`` of `experiment`: train, write the report, draw what has not failed."""
     if "report" in names:
         if len(names) > 1:
             raise DnmError("`dnm paper report` reads kept runs and goes alone; tables write their report themselves")
         kept = Path(runs) if runs else project_root() / "data" / "results"
-        sources = [(file, len(found), command) for file, command, found in load_files(kept)]
+        sources = [(file, len(found), command) for file, command, found in load_files(kept) if command]
         return print(*write(load(kept), out, sources), sep="\n")
     given = dict(parameters)
     if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
         raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
-    choice = dict(encoder=encoder, profile=profile, datasets=datasets, sizes=sizes,
-                  seeds=tuple(as_list(seeds, int)), **given)
+    choice |= dict(seeds=tuple(as_list(seeds, int)), **given)
     wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
     models = wanted.get("figure4", [])  # figure 3 shows a model before training
     others = (config for name, configs in wanted.items() if name != "figure3" for config in configs)
@@ -182,8 +179,7 @@ def run_paper(names: list[str], out: Path, runs: str | None = None, *, datasets:
 
     store, failed = RunStore.open(runs), None
     if dry_run:
-        kept = [record for *_, found in load_files(project_root() / "data" / "results") for record in found]
-        return print(*plan(every, store, workers, kept), sep="\n")
+        return print(*plan(every, store, workers, records_in(project_root() / "data" / "results")), sep="\n")
     try:
         with in_terminal() if every else nullcontext() as show:
             run_all(every, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models, on_status=show)

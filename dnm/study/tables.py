@@ -88,7 +88,7 @@ def write_files(folder: Path, files: dict[str, str]) -> list[Path]:
     return [folder / name for name in files]
 
 
-def write_figures(runs: pd.DataFrame, folder: Path, with_html: bool = True) -> list[Path]:
+def write_figures(runs: pd.DataFrame, folder: Path) -> list[Path]:
     """Learning curves and accuracies of every setting in the runs, as HTML and PNG."""
     paths, seen = [], set()
     for place, (_, mine) in enumerate(runs.groupby(COMPARABLE, sort=False)):
@@ -97,7 +97,7 @@ def write_figures(runs: pd.DataFrame, folder: Path, with_html: bool = True) -> l
                         for part in (first["data"], first.n_train, first.encoder, first.profile))
         name += f"-{place}" if name in seen else ""
         seen.add(name)
-        paths += save(charts.accuracies(mine), folder / f"accuracy-{name}", with_html)
+        paths += save(charts.accuracies(mine), folder / f"accuracy-{name}")
         if any(history[0]["step"] for history in mine.history):
-            paths += save(charts.learning_curves(mine), folder / f"learning-curves-{name}", with_html)
+            paths += save(charts.learning_curves(mine), folder / f"learning-curves-{name}")
     return paths
