@@ -35,10 +35,16 @@ _TURN = threading.Lock()
 
 
 @contextmanager
-def own_randomness() -> Iterator[None]:
+def own_randomness(stop: threading.Event | None = None) -> Iterator[None]:
     """Training inside leaves torch's random state as it was; one at a time, as all threads share that state."""
-    with _TURN, torch.random.fork_rng():
-        yield
+    while not _TURN.acquire(timeout=0.2):
+        if stop is not None and stop.is_set():
+            raise Interrupted("stopped while waiting for another training in this process")
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        _TURN.release()
 
 
 class Run:
@@ -169,7 +175,7 @@ def fit(config: RunConfig, data: Dataset | None = None, **options) -> tuple[dict
     """
     if not config.row.fine_tunes:
         return fit_frozen(config, data)
-    with own_randomness():
+    with own_randomness(options.get("stop")):
         run = Run(config, data)
         train(run, **options)
     return run.result(), run

@@ -86,7 +86,7 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
     try:
         if kind(first) is None or (len(configs) == 1 and not graph):
             return [fit(config, **options) for config in configs]
-        with own_randomness():
+        with own_randomness(options.get("stop")):
             runs = [Run(config) for config in configs]
             train(Fleet(runs, graph), **options)
         return [(DnmError(run.failure) if run.failure else run.result(), run) for run in runs]
