@@ -46,7 +46,7 @@ class RunConfig:
     dataset: str = "builtin"  # a name of `dnm list`, or a file or folder of one's own
     n_train: int | str = 50  # number of training sentences, or all
     method: str = "dnm"  # a row of the table of methods
-    encoder: str = "minilm"  # minilm, cnn, lstm, a BERT-family id of the Hub, or a folder
+    encoder: str = "minilm"  # minilm, cnn, lstm, an encoder's id on the Hub, or a folder
     seed: int = 0  # decides the training subset, the order of the batches and every draw
     profile: str = "quick"  # the profile the settings started from; `label` tells what was changed since
     pooling: str = "cls"  # sentence vector of a transformer, cls or mean; own for cnn and lstm

@@ -1,56 +1,67 @@
-"""Sentences to hidden states ``[N, d]``: BERT-family transformers, a CNN and an LSTM behind one interface.
+"""Sentences to hidden states ``[N, d]``: encoders of `transformers`, a CNN and an LSTM behind one interface.
 
 An encoder takes word embeddings in rows (`dnm.packing`), so that word-level mixing is the same for all.
 Taught in notebook 04.
 """
 
 import copy
-import logging
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from dnm.config import RunConfig
 from dnm.data import hub
-from dnm.errors import DnmError, mendable
+from dnm.data.pretrained import first_position, load_model
+from dnm.errors import DnmError
 from dnm.packing import NOTHING, Layout
 from dnm.words import Tokenizer, Words, word_vectors
 
-# Model families whose forward pass takes embeddings, positions and a full attention mask; the number is
-# the position of a sentence's first word piece (RoBERTa counts from after its padding index).
-FAMILIES = {"bert": 0, "electra": 0, "ernie": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2}
 CNN_WINDOWS, CNN_FILTERS, LSTM_SIZE = (3, 4, 5), 100, 150
 
 
 class Transformer(nn.Module):
-    """An unmodified BERT-family model over packed rows, its states pooled per sentence."""
+    """An unmodified encoder of `transformers`, its states pooled per sentence.
 
-    share_rows = True
+    ``way`` says how it is asked: ``packed`` rows, ``padded`` rows of one sentence each, or one sentence at a time
+    (``alone``) where padding would change a sentence's states.
+    """
 
-    def __init__(self, model: nn.Module, pooling: str, table: Tensor | None = None):
+    def __init__(self, model: nn.Module, pooling: str, table: Tensor | None = None, way: str = "packed"):
         super().__init__()
         self.words = Words(model.get_input_embeddings().weight if table is None else table)
         model.set_input_embeddings(nn.Identity())  # `words` has the table now
-        self.model, self.pooling = model, pooling
-        self.hidden_size = model.config.hidden_size
+        self.model, self.pooling, self.way, self.share_rows = model, pooling, way, way == "packed"
+        self.hidden_size, self.start = model.config.hidden_size, first_position(model)
         self.compute_dtype: torch.dtype | None = None  # of the transformer alone; None: float32
 
     def forward(self, embeddings: Tensor, layout: Layout) -> Tensor:
         """Hidden states ``[N, d]`` of word embeddings ``[R, T, e]``."""
         with torch.autocast(embeddings.device.type, self.compute_dtype or torch.bfloat16,
                             enabled=self.compute_dtype is not None):
-            states = self.model(
-                inputs_embeds=embeddings, attention_mask=layout.attention_mask(),
-                position_ids=layout.position + FAMILIES[self.model.config.model_type],
-            ).last_hidden_state.float().flatten(0, 1)
-        if self.pooling == "cls":
-            return states[layout.first]
+            states = self._states(embeddings, layout).float().flatten(0, 1)
+        if self.pooling == "cls":  # XLNet's comes last
+            last = getattr(self.model.config, "summary_type", "") == "last"
+            return states[layout.first + layout.lengths - 1 if last else layout.first]
         owner = layout.owner.flatten()
         member = owner == torch.arange(len(layout.first), device=owner.device).unsqueeze(-1)
         return (member.float() @ states) / layout.lengths.unsqueeze(-1)
+
+    def _states(self, embeddings: Tensor, layout: Layout) -> Tensor:
+        """States ``[R, T, d]`` of the places in the rows."""
+        if self.way == "packed":
+            places = dict(attention_mask=layout.attention_mask(), position_ids=layout.position + self.start)
+        elif self.way == "padded":
+            places = dict(attention_mask=(layout.owner != NOTHING).long())
+        else:
+            rows = zip(embeddings, layout.lengths.tolist(), strict=True)  # the longest fills its row
+            return pad_sequence([self.model(inputs_embeds=row[None, :length]).last_hidden_state[0]
+                                 for row, length in rows], batch_first=True)
+        return self.model(inputs_embeds=embeddings, **places).last_hidden_state
 
 
 class CNN(nn.Module):
@@ -106,33 +117,17 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
         words = Words(word_vectors(tokenizer, config.word_vectors) if table is None else table)
         return (CNN if config.encoder == "cnn" else LSTM)(words, config.dropout), tokenizer
     digest = hub.weights_digest(folder) if table is None else ""
-    model = _transformer(config.encoder, config.max_length, config.dropout, folder, digest)
-    return Transformer(copy.deepcopy(model), config.pooling, table), tokenizer
+    model, way = load_model(config.encoder, config.max_length, config.dropout, folder, digest)
+    encoder = Transformer(copy.deepcopy(model), config.pooling, table, way)
+    if tokenizer.size > (rows := len(encoder.words.table) - 1):
+        raise DnmError(f"encoder {config.encoder!r}: its tokenizer has {tokenizer.size} tokens, its model {rows} word "
+                       "embeddings; save it again after `model.resize_token_embeddings(len(tokenizer))`")
+    if way != "packed":
+        _say_once(f"encoder {config.encoder!r} runs slower than others: the sentences of a {model.config.model_type!r} "
+                  f"model cannot be packed, so each is computed {'in a row of its own' if way == 'padded' else way}")
+    return encoder, tokenizer
 
 
-@lru_cache(maxsize=1)
-def _transformer(encoder: str, max_length: int, dropout: float, folder: Path, digest: str) -> nn.Module:
-    """A model as it starts, read once for all runs of a process; without weights if there is no ``digest`` of them."""
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    with mendable(f"cannot load encoder {encoder!r} from {folder}: {{}}"):
-        settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if settings.model_type not in FAMILIES:
-            raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model; supported families: {[*FAMILIES]}")
-        room = settings.max_position_embeddings - FAMILIES[settings.model_type]
-        if max_length > room:
-            raise DnmError(f"max_length={max_length} is more than encoder {encoder!r} can read ({room})")
-        settings.hidden_dropout_prob = settings.attention_probs_dropout_prob = dropout
-        # The plain attention: as fast as the fused one at these sizes, and deterministic.
-        if not digest:
-            return AutoModel.from_config(settings, attn_implementation="eager", dtype=torch.float32)
-        model, found = AutoModel.from_pretrained(
-            folder, config=settings, attn_implementation="eager", dtype=torch.float32, local_files_only=True,
-            use_safetensors=True, trust_remote_code=False, output_loading_info=True)
-        if missing := [name for name in found["missing_keys"] if "pooler" not in name]:
-            raise DnmError(f"encoder {encoder!r}: its weights lack {missing[0]} and {len(missing) - 1} more; "
-                           "they would start from random numbers")
-        return model
+@lru_cache
+def _say_once(text: str) -> None:
+    warnings.warn(text, stacklevel=3)

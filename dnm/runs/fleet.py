@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map
 
 from dnm.batches import Inputs
 from dnm.config import RunConfig
-from dnm.data.hub import model_folder
+from dnm.data.hub import family, model_folder
+from dnm.data.pretrained import PACKED
 from dnm.errors import DeviceLost, DnmError, reason
 from dnm.heads import stream
 from dnm.model import adamw, resolve_device
@@ -32,10 +33,11 @@ MOST = 16  # runs in a fleet; beyond it a GPU gains little
 def kind(config: RunConfig) -> tuple | None:
     """What runs must have in common to share a fleet; None for those that only train alone.
 
-    Those are logistic regression, which takes no steps, and the LSTM, whose kernels cannot be stacked.
+    Those are logistic regression, which takes no steps, the LSTM, whose kernels cannot be stacked, and encoders of a
+    family whose sentences are not packed, as not all of them can be stacked.
     """
-    row = config.row
-    if not row.fine_tunes or config.encoder == "lstm":
+    row, encoder = config.row, config.encoder
+    if not row.fine_tunes or encoder == "lstm" or (encoder != "cnn" and family(encoder) not in PACKED):
         return None
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
@@ -124,7 +126,7 @@ class Fleet:
         self.members, self.first, self.device = runs, runs[0], runs[0].device
         if len({(kind(run.config), run.batches.size) for run in runs}) > 1 or not kind(self.first.config):
             raise DnmError("these runs cannot be trained together: a fleet shares data set, encoder, batch, steps and "
-                           "rates, and neither logreg nor lstm can be in one")
+                           "rates; logreg, lstm and encoders that are not packed cannot be in one")
         self.tables = self._share_words()
         self.encoder = {name: self._stack(name, runs) for name in self.first.trained if name.startswith("encoder.")}
         groups: dict[tuple, list[int]] = {}

@@ -55,7 +55,7 @@ def show_list() -> None:
     print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
           "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
     print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
-    print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
+    print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", the id of any encoder on the Hub, or a local folder")
     print("profiles:")
     for name, values in PROFILES.items():
         print(f"  {name:6} " + ", ".join(f"{key}={value}" for key, value in values.items()))
