@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dnm.config import RunConfig
 from dnm.data import hub
-from dnm.data.pretrained import first_position, load_model
+from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model
 from dnm.errors import DnmError
 from dnm.packing import NOTHING, Layout
 from dnm.words import Tokenizer, Words, word_vectors
@@ -34,15 +34,16 @@ class Transformer(nn.Module):
     def __init__(self, model: nn.Module, pooling: str, table: Tensor | None = None, way: str = "packed"):
         super().__init__()
         self.words = Words(model.get_input_embeddings().weight if table is None else table)
-        model.set_input_embeddings(nn.Identity())  # `words` has the table now
+        model.set_input_embeddings(NoWords(self.words.table.shape[1]))  # `words` has the table now
         self.model, self.pooling, self.way, self.share_rows = model, pooling, way, way == "packed"
         self.hidden_size, self.start = model.config.hidden_size, first_position(model)
+        self.takes_bfloat16 = model.config.model_type not in FLOAT32
         self.compute_dtype: torch.dtype | None = None  # of the transformer alone; None: float32
 
     def forward(self, embeddings: Tensor, layout: Layout) -> Tensor:
         """Hidden states ``[N, d]`` of word embeddings ``[R, T, e]``."""
         with torch.autocast(embeddings.device.type, self.compute_dtype or torch.bfloat16,
-                            enabled=self.compute_dtype is not None):
+                            enabled=self.compute_dtype is not None and self.takes_bfloat16):
             states = self._states(embeddings, layout).float().flatten(0, 1)
         if self.pooling == "cls":  # XLNet's comes last
             last = getattr(self.model.config, "summary_type", "") == "last"

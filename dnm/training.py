@@ -53,12 +53,12 @@ class Run:
     def __init__(self, config: RunConfig, data: Dataset | None = None):
         self.config, self.method, self.data = config, config.row, data or dataset_of(config)
         self.device, dtype = resolve_device(config)
-        self.precision = "bfloat16" if dtype else "float32"
         self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
         self.k = self._k(len(self.train))
         torch.manual_seed(stream("encoder", config.seed))
         encoder, self.tokenizer = build_encoder(config)
         encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
+        self.precision = "bfloat16" if dtype and encoder.takes_bfloat16 else "float32"
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
                     config.seed)
         self.model = Model(encoder, head)

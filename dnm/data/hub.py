@@ -60,8 +60,14 @@ def minilm_folder() -> Path:
     return weights.parent
 
 
-@lru_cache(maxsize=8)
 def file_sha256(path: Path) -> str:
+    """A file's SHA-256, computed anew when it has changed."""
+    about = path.stat()
+    return _sha256(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

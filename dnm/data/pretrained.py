@@ -6,6 +6,7 @@ Taught in notebook 04.
 
 import inspect
 import logging
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dnm.errors import DnmError, mendable
 
 # Families whose forward pass takes positions and a full attention mask, so that several sentences can share a row.
 PACKED = ("bert", "electra", "ernie", "roberta", "xlm-roberta", "camembert")
+FLOAT32 = ("deberta",)  # families whose own code fails in bfloat16
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout",
              "embedding_dropout", "mlp_dropout")  # what the families call it
 _INSTEAD = "take an encoder, such as BERT, RoBERTa or DeBERTa"
@@ -63,6 +65,17 @@ def first_position(model: nn.Module) -> int:
     return found[0] + 1 if found and found[0] is not None else 0
 
 
+class NoWords(nn.Module):
+    """In the place of a model's word embeddings; Longformer asks for some to fill a row up, which nobody attends to."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.zeros(*ids.shape, self.size, device=ids.device)
+
+
 @torch.no_grad()
 def way(model: nn.Module, encoder: str = "") -> str:
     """How to ask a model for its states, so that every sentence has those it has alone; tried on two sentences.
@@ -78,10 +91,11 @@ def way(model: nn.Module, encoder: str = "") -> str:
                    for row, own in zip(found, alone, strict=True))
 
     kind = f"encoder {encoder!r} is a {model.config.model_type!r} model"
-    takes = inspect.signature(model.forward).parameters
-    if "inputs_embeds" not in takes:
+    takes, table = inspect.signature(model.forward).parameters, None
+    with suppress(NotImplementedError, AttributeError):
+        table = model.get_input_embeddings().weight
+    if "inputs_embeds" not in takes or table is None:
         raise DnmError(f"{kind}, which takes no word embeddings (inputs_embeds): they could not be trained or mixed")
-    table = model.get_input_embeddings().weight
     ids = [i for i in range(1, len(table), max(1, len(table) // 9)) if i != model.config.pad_token_id]
     sentences = [torch.tensor(ids[:7]), torch.tensor(ids[2:5])]
     alone = [states(input_ids=one[None])[0] for one in sentences]
