@@ -149,11 +149,11 @@ def test_bad_files_at_the_command_line(tmp_path, capsys):
 def test_an_unsupported_or_unsafe_encoder_folder(tmp_path, tiny_models):
     from dnm.encoders import build_encoder
 
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(DnmError, match=r"no \*.safetensors weights; other formats are not read"):
         build_encoder(RunConfig.create(encoder=str(tmp_path)))
     (tmp_path / "model.safetensors").write_bytes((tiny_models["bert"] / "model.safetensors").read_bytes())
-    with pytest.raises(DnmError, match="'gpt2' model; supported families"):
+    with pytest.raises(DnmError, match="'t5' model, encoder and decoder; take an encoder"):
         build_encoder(RunConfig.create(encoder=str(tmp_path)))
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_models["bert"] / name).read_bytes())
