@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     _parameters(run, "a parameter of the notebooks; the value is read as JSON where it is JSON")
     _out(run, "runs/batch")
 
-    paper = commands.add_parser("paper", help="the paper's tables and figures, with runs of our own")
+    paper = commands.add_parser("paper", help="the paper's tables and figures, with runs of our own", epilog=(
+        "for example: table2 --sizes 50; figure2 -p steps 200; table10 --datasets reviews.csv; all --profile paper "
+        "--encoder bert-base-uncased (the whole paper, as published: 2,160 runs)"))
     paper.add_argument("names", nargs="+", metavar="NAME", help="table2 … table11, figure1 … figure4, all; or report: "
                        "the report from the runs kept in data/results, without training")
     paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's table or figure")

@@ -2,6 +2,17 @@
 
 A run's lock decides who trains it, so that two sweeps on one store neither lose nor repeat a run, and a worker that is
 killed leaves a run that the next one takes up. Taught in notebook 05.
+
+On more than one machine, with a folder that all of them see and a thread a worker::
+
+    dask scheduler                                                              # prints its address
+    OMP_NUM_THREADS=4 dask worker tcp://node1:8786 --nthreads 1 --nworkers 4    # on each machine
+    dnm paper all --cluster tcp://node1:8786 --runs /shared/runs
+
+On Slurm, dask-jobqueue starts the workers: ``SLURMCluster(cores=4, processes=1, memory="8GB", walltime="04:00:00",
+worker_extra_args=["--nthreads", "1"])``, then ``scale(jobs=20)``; its ``scheduler_address`` goes to ``--cluster``. A
+job that reaches its time limit costs the time since its last checkpoint, a minute at most. Locks are the file system's
+own (``flock``), which NFS 4 and Lustre honour across machines, the latter mounted with ``flock``.
 """
 
 import contextlib
@@ -46,6 +57,8 @@ class StopFile:
 
 def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *options) -> Iterator[tuple[Ends, list[str]]]:
     """Hand groups of runs to local processes or a Dask cluster; yield what `work` says of each as it ends."""
+    # A worker whose memory has grown is replaced between two runs; that loses nothing and needs no word.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
     with contextlib.ExitStack() as stack:
         threads = 0
         if cluster:
