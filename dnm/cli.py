@@ -35,22 +35,14 @@ _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest valid name where an option or command is misspelt."""
 
-    options: tuple[str, ...] = ()
-
     def parse_known_args(self, args=None, namespace=None):
         known, rest = super().parse_known_args(args, namespace)
         if rest and self.prog != "dnm":  # a command's own parser knows its options, the main one does not
-            self.options = tuple(option for option in self._option_string_actions if option.startswith("--"))
-            self.error("unrecognized arguments: " + " ".join(rest))
+            raise unknown("option", rest[0], (name for name in self._option_string_actions if name.startswith("--")))
         return known, rest
 
     def error(self, message: str):
-        words = message.split(": ", 1)
-        if "unrecognized arguments" in words[0]:
-            message = str(unknown("option", words[-1].split()[0], self.options))
-        elif "invalid choice" in message and "'" in message:
-            message = str(unknown("command", message.split("'")[1], COMMANDS))
-        raise DnmError(message)
+        raise unknown("command", message.split("'")[1], COMMANDS) if "invalid choice" in message else DnmError(message)
 
 
 def parser() -> argparse.ArgumentParser:

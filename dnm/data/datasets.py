@@ -123,8 +123,6 @@ def data_folders() -> list[Path]:
     return [*folders, project_root() / "data"]
 
 
-# ---------------------------------------------------------------- splits and subsets
-
 def subset(data: Dataset, n: int | str, seed: int) -> np.ndarray:
     """Indices of a stratified training subset, a function of data set, size and seed alone.
 
@@ -249,8 +247,6 @@ def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
         raise DnmError(f"{path.name}: some classes have no training sentence")
     return Dataset(path.stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name)
 
-
-# ---------------------------------------------------------------- fetching
 
 def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""

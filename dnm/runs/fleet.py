@@ -169,8 +169,6 @@ class Fleet:
             parameter.data = view
         return stacked
 
-    # ------------------------------------------------------------ one step
-
     def train_step(self) -> None:
         """One optimiser step of every run, without waiting for the device."""
         step = self.first.step
@@ -241,8 +239,6 @@ class Fleet:
         with torch.cuda.graph(graph):
             self._compute()
         self.graph = graph
-
-    # ------------------------------------------------------------ evaluation
 
     def evaluate(self) -> None:
         """A row for every run's history; a run whose loss is no longer a number ends alone, with its ``failure``."""
