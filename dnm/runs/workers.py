@@ -60,15 +60,15 @@ def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *option
     # A worker whose memory has grown is replaced between two runs; that loses nothing and needs no word.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
     with contextlib.ExitStack() as stack:
-        threads = 0
         if cluster:
             client = stack.enter_context(_dask(cluster))
             nodes = max(1, sum(client.nthreads().values()))
             stack.enter_context(joblib.parallel_config("dask", n_jobs=nodes, client=client))
         else:
             threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers)))  # of one, joblib makes none
-        tasks = (joblib.delayed(work)(configs, *options, threads=threads, main=os.getpid()) for configs in groups)
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers),  # of one, joblib makes none
+                                                       inner_max_num_threads=threads))
+        tasks = (joblib.delayed(work)(configs, *options, main=os.getpid()) for configs in groups)
         # A cluster may grow while the sweep runs, so it is told of all runs at once.
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
                                    pre_dispatch="all" if cluster else 2 * workers if workers > 1 else 1)(tasks)
@@ -85,12 +85,11 @@ def _dask(address: str):
 
 
 def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[RunConfig], options: dict,
-         threads: int = 0, main: int = 0) -> tuple[Ends, list[str]]:
+         main: int = 0) -> tuple[Ends, list[str]]:
     """Train a group of runs, here; how each of them ended, and warnings. All is stored before this returns.
 
     ``stop`` is an event or a `StopFile`; ``wait`` says whether to wait for runs that others train; ``models`` are those
-    whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked, ``threads`` how many
-    this one may have (0: as many as it likes).
+    whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked (0: this one).
     """
     elsewhere = main not in (0, os.getpid())
     if elsewhere:
@@ -99,10 +98,6 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
         _take_gpu()
     if stop.is_set():
         return [(config, "stopped") for config in configs], []
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
     told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()
     in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
     with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
