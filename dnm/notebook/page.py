@@ -19,7 +19,6 @@ from pygments.lexers import PythonLexer
 from dnm.disk import write_atomically
 from dnm.errors import project_root
 from dnm.methods import METHODS
-from dnm.notebook.start import PLOTLY
 from dnm.plots.charts import accuracies
 from dnm.plots.look import number, standard_error
 from dnm.plots.page import figure_html, page, table_html
@@ -28,7 +27,7 @@ from dnm.study import tables
 from dnm.study.claims import SIGNIFICANT
 from dnm.study.statistics import MOST, by_seed, difference, seeds_needed
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
+PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 FEWEST = math.ceil(math.log2(2 / SIGNIFICANT))  # pairs with which a sign-flip test can tell anything from chance
 
 
