@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +88,7 @@ class RunStore:
 
     def put_error(self, config: RunConfig, error: str, details: str = "") -> None:
         """Record why a run failed; the next sweep tries it again, and its result removes the record."""
-        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(),
-                 "when": time.strftime("%Y-%m-%d %H:%M:%S"), "details": details}
+        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(), "details": details}
         write_atomically(self.error_path(config), (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
     def stored(self, config: RunConfig, with_model: bool = False, warn: bool = False) -> dict | None:
