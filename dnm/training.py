@@ -55,7 +55,11 @@ class Run:
         self.device, dtype = resolve_device(config)
         self.precision = "bfloat16" if dtype else "float32"
         self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
-        self.k = self._k(len(self.train))
+        batch = min(len(self.train), config.batch_size)
+        self.k = partners_each(batch, config.k) if self.method.selects else config.k
+        if self.k != config.k:
+            warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
+                          f"becomes {self.k}", stacklevel=3)
         torch.manual_seed(stream("encoder", config.seed))
         encoder, self.tokenizer = build_encoder(config)
         encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
@@ -85,17 +89,6 @@ class Run:
             found[name] = (Encoded(self.tokenizer(split.texts), self.model.encoder.share_rows, self.config.max_length,
                                    self.device), torch.from_numpy(split.labels).to(self.device))
         return found
-
-    def _k(self, n: int) -> int:
-        """K as the batch allows; an error where nobody could be mixed, a warning where K shrinks."""
-        config, batch = self.config, min(n, self.config.batch_size)
-        if self.method.mixes and batch < 2:
-            raise DnmError(f"a batch of one sentence has no partner: {self.method.name} needs 2 sentences, got {n}")
-        k = partners_each(batch, config.k) if self.method.selects else config.k
-        if k != config.k:
-            warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
-                          f"becomes {k}", stacklevel=4)
-        return k
 
     def train_step(self) -> Tensor:
         """One optimiser step; returns its loss without waiting for the device."""
