@@ -200,7 +200,12 @@ def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float 
             on_progress(run)
         stopping = stop is not None and stop.is_set() and step < config.steps
         if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-            checkpoints.save(checkpoint, runs, trainer.optimiser)
+            try:
+                checkpoints.save(checkpoint, runs, trainer.optimiser)
+            except DnmError as error:
+                if stopping:
+                    raise
+                warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
             saved = time.perf_counter()
         if stopping:
             kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else "no checkpoint"
