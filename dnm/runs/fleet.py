@@ -56,21 +56,26 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
 
 
 def fleet_size(config: RunConfig) -> int:
-    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there.
-
-    Each holds its weights five times (gradients, two moments, the best ones) and activations, about as much again; what
-    does not fit after all is halved by `dnm.runs.workers`.
-    """
-    device, _ = resolve_device(config)
+    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there."""
+    device, dtype = resolve_device(config)
     if device.type != "cuda" or kind(config) is None:
         return 1
     if config.encoder == "cnn":
         return MOST
-    weights = sum(file.stat().st_size for file in model_folder(config.encoder).glob("*.safetensors"))
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(model_folder(config.encoder), local_files_only=True)
+    d, layers, width = shape.hidden_size, shape.num_hidden_layers, shape.intermediate_size
+    parameters = layers * (4 * d * d + 2 * d * width) + shape.vocab_size * d
+    tokens = 2 * config.batch_size * config.max_length  # rows are less than half full at worst
+    # Weights, gradients, two moments and the best weights, 4 bytes each; activations after Korthikanti et al. (2022),
+    # section 4.1, whose 34 and 5 count bytes at two a number.
+    activations = tokens * layers * (34 * d + 5 * shape.num_attention_heads * config.max_length) * (1 if dtype else 2)
     try:
-        return int(max(1, min(MOST, 0.8 * torch.cuda.mem_get_info(device)[0] // (10 * weights))))
+        free = torch.cuda.mem_get_info(device)[0]
     except RuntimeError:  # no room even to ask
         return 1
+    return int(max(1, min(MOST, 0.8 * free // (20 * parameters + activations))))
 
 
 def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options) -> list[tuple]:
