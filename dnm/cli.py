@@ -183,6 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has left
         return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except Exception as error:
         if os.environ.get("DNM_DEBUG"):
             raise

@@ -59,5 +59,6 @@ def load(path: Path) -> pd.DataFrame:
                record["environment"]["precision"])
         records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
     if not records:
-        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
+        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`" if Path(path).exists() else
+                       f"{path}: there is no such file or folder of stored runs")
     return frame(list(records.values()))

@@ -56,6 +56,7 @@ def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
     none). What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
     """
     runs = runs.assign(method=runs.method.where(runs.usual.astype(bool), runs.title), usual=True)  # known by title
+    runs = runs[runs.method.isin({who for parts in CLAIMS.values() for part in parts.values() for _, (who, _) in part})]
     runs, theirs = comparable_runs(runs), published()[published().encoder != SCRATCH]
     runs = runs[~runs.encoder.isin(FROM_SCRATCH)]
     setting = runs.groupby(SETTING).size().idxmax() if len(runs) else ()
