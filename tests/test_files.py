@@ -151,6 +151,9 @@ def test_old_encodings_are_guessed_and_said(tmp_path):
     russian = [(f"хороший чай и вкусный хлеб номер {i}", "да") for i in range(20)] + [(f"плохой автобус {i}", "нет") for i in range(20)]
     table = read_table(write(tmp_path / "r.csv", lines(russian).encode("cp1251")))
     assert table.texts == [t for t, _ in russian] and "Windows-1251" in table.notes[0]
+    chinese = [(f"这杯茶非常好喝{i}", "好") for i in range(20)] + [(f"公共汽车很差{i}", "差") for i in range(20)]
+    with pytest.raises(DnmError, match="z.csv: byte 0x.. in line 2 is not UTF-8.*save the file as UTF-8"):
+        read_table(write(tmp_path / "z.csv", lines(chinese).encode("gb18030")))
     late = lines([(f"the tea number {i}", i % 2) for i in range(90_000)]) + "caf\xe9,1\n"  # beyond the first block
     assert read_table(write(tmp_path / "l.csv", late.encode("cp1252"))).texts[-1] == "café"
 
@@ -248,7 +251,7 @@ def test_a_first_row_that_is_no_header_counts(tmp_path, separator):
     path = tmp_path / ("n.tsv" if separator == "\t" else "n.csv")
     table = read_table(write(path, lines([(label, text) for text, label in ROWS], None, separator)))
     assert (table.texts, table.labels, table.rows) == (TEXTS, LABELS, list(range(1, 41)))
-    assert "first row was counted as a row" in table.notes[0] and "'good'" in table.notes[0]
+    assert "first row was counted in" in table.notes[0] and "'good'" in table.notes[0]
     rows = [*ROWS, ("one more", "label")]
     assert len(read_table(write(path, lines(rows, separator=separator))).texts) == 41  # 'label' is a name all the same
     unnamed = pandas.DataFrame([(t, int(label == "good")) for t, label in ROWS])

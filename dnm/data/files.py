@@ -173,22 +173,26 @@ def _undecided(source: Source, kind: str, names: list[str]) -> DnmError:
 
 def _values(source: Source, rows: list[tuple[int, dict]], name: str, kind: str) -> list[str | None]:
     """Values as text, None where there is none; a `DnmError` with the row where one is something else."""
+    def refused(number: int, why: str) -> DnmError:
+        return DnmError(f"{source.name}, {source.word} {number}: the {kind} in column {name!r} {why}")
+
     found = []
     for number, row in rows:
-        value, where = row.get(name), f"{source.name}, {source.word} {number}"
+        value = row.get(name)
         if isinstance(value, bytes):
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                raise DnmError(f"{where}: the {kind} in column {name!r} is bytes that are not UTF-8") from None
-        if value is not None and not isinstance(value, str | numbers.Number):
-            way_out = "one label a text" if kind == "label" else "not a text"
-            raise DnmError(f"{where}: the {kind} in column {name!r} is of type {type(value).__name__}: {way_out}")
-        value = None if value is None or value != value else str(value)
-        if value and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise DnmError(f"{where}: the {kind} in column {name!r} holds half a character (a lone surrogate, as in "
-                           "cut-off text); mend or remove the row")
-        found.append(value if value and value.strip() else None)
+                raise refused(number, "is bytes that are not UTF-8") from None
+        if not isinstance(value, str):
+            if value is not None and not isinstance(value, numbers.Number):
+                way_out = "one label a text" if kind == "label" else "not a text"
+                raise refused(number, f"is of type {type(value).__name__}: {way_out}")
+            value = None if value is None or value != value else str(value)
+        elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise refused(number, "holds half a character (a lone surrogate, as in cut-off text); mend or remove "
+                                  "the row")
+        found.append(value if value and not value.isspace() else None)
     return found
 
 

@@ -1,7 +1,7 @@
 """Rows out of files as people have them: separated text, JSON, JSON Lines, Excel and Parquet, each also gzipped.
 
-`opened` finds out what a file is and gives its rows one by one, each with the number that an editor (text, JSON
-Lines) or a spreadsheet (Excel) shows. Of JSON arrays and Parquet files the first entry is row 1.
+`opened` gives them one by one, each with the number that an editor (text, JSON Lines) or a spreadsheet (Excel) shows.
+Of JSON arrays and Parquet files the first entry is row 1.
 """
 
 import codecs
@@ -21,9 +21,8 @@ from pathlib import Path, PurePath
 from dnm.errors import DnmError, mendable, unknown
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
-ENCODINGS = {"cp1252": "Windows-1252", "cp1250": "Windows-1250", "cp1251": "Windows-1251", "cp1253": "Windows-1253",
-             "mac_roman": "Mac Roman", "gb18030": "GB18030", "big5": "Big5", "shift_jis": "Shift JIS",
-             "euc_kr": "EUC-KR"}
+ENCODINGS = {f"cp125{n}": f"Windows-125{n}" for n in (2, 0, 1, 3)}  # Western, Central European, Cyrillic, Greek
+TOO_ALIKE = ("gb18030", "big5", "shift_jis", "euc_kr")  # to be read on a guess
 
 
 @dataclass
@@ -42,9 +41,7 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
 
     ``known`` are names of columns, in small letters: where the first row holds one, it is a header.
 
-    Raises
-    ------
-    DnmError : unreadable or damaged, now or at the row in question.
+    What is unreadable or damaged is a `DnmError`, now or at the row in question.
     """
     path = "-" if str(path) == "-" else Path(path)
     source = Source("standard input" if path == "-" else path.name)
@@ -119,11 +116,13 @@ def _old_encoding(source: Source, sample: bytes, why: str) -> str:
     """Windows-1252 where it is among the likeliest, for it is by far the most frequent."""
     from charset_normalizer import from_bytes
 
-    found = list(from_bytes(sample, cp_isolation=list(ENCODINGS)))
-    if not found:
-        raise DnmError(f"{source.name}: {why}, nor another encoding known here; save the file as UTF-8")
+    telling = b"\n".join([line for line in dict.fromkeys(sample.split(b"\n")) if not line.isascii()][:1000])
+    found = list(from_bytes(telling, cp_isolation=[*ENCODINGS, *TOO_ALIKE]))
     likely = {name for match in found if match.chaos <= found[0].chaos + 0.02 for name in match.could_be_from_charset}
-    encoding = "cp1252" if "cp1252" in likely else found[0].encoding
+    western = not any(byte in telling for byte in b"\x81\x8d\x8f\x90\x9d")  # these five have no meaning in it
+    encoding = "cp1252" if western and (not found or "cp1252" in likely) else found[0].encoding if found else "unknown"
+    if encoding not in ENCODINGS:
+        raise DnmError(f"{source.name}: {why}, nor does it tell its encoding clearly; save the file as UTF-8")
     source.notes.append(f"read as {ENCODINGS[encoding]} (guessed: {why})")
     return encoding
 
@@ -176,26 +175,27 @@ def _trimmed(fields: list, width: int) -> list:
 
 def _headed(source: Source, records: Iterator[tuple[int, list]], known: Collection[str], separator: str = "") -> None:
     """The first row as names of the columns, unless one of its values also stands below it, as in any other row."""
-    number, names = next(records, (0, []))
-    names, ahead = _trimmed([_shown(name) for name in names], 0), list(islice(records, 100))
+    (number, names), ahead = next(records, (0, [])), list(islice(records, 100))
+    names = _trimmed([*map(_shown, names)], 0)
     counted = [name for name in names if name]
     header = counted == [str(n) for n in range(len(counted))] or any(name.casefold() in known for name in names)
     below = {name for _, row in ahead for name, value in zip(names, row, strict=False) if name == _shown(value) != ""}
     if below and not header:
-        source.notes.append("its first row was counted as a row, not as names of columns, since "
-                            f"{min(below)!r} stands below it, too")
+        source.notes.append(f"its first row was counted in, no names of columns: {min(below)!r} stands below it, too")
         ahead.insert(0, (number, names))
     source.names = _distinct([""] * len(names) if below and not header else names)
 
-    def fitted():
+    blank = [None] * len(source.names)
+
+    def fitted() -> Iterator[tuple[int, dict]]:
         for number, row in chain(ahead, records):
-            row = _trimmed(row, len(source.names))
-            if len(row) > len(source.names) and separator:
+            row = row if len(row) <= len(blank) else _trimmed(row, len(blank))
+            if len(row) > len(blank) and separator:
                 what = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(separator, repr(separator))
                 raise DnmError(f"{source.name}, line {number}: more fields than columns; put texts with {what} in "
                                f"double quotes, and double the quotes inside (separator taken: {separator!r})")
-            if not header or [_shown(value) for value in row] != names:  # the header once more: files put together
-                yield number, dict.fromkeys(source.names) | dict(zip(source.names, row, strict=False))
+            if not header or _shown(row[0]) != names[0] or [*map(_shown, row)] != names:  # else it is the header again
+                yield number, dict(zip(source.names, chain(row, blank), strict=False))
     source.rows = fitted()
 
 
@@ -231,7 +231,7 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
 
     while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
         taken = [line]
-        fields = _strictly([line], separator)
+        fields = _strictly([line], separator) if '"' in line else line.rstrip("\r\n").split(separator)
         if fields is None and not (separator == "\t" and width and fits(fields := _one_line(line, separator))):
             fields = _strictly(chain([line], following(taken)), separator)
             if not fits(fields):
