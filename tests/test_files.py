@@ -100,6 +100,7 @@ def test_a_field_may_be_long(tmp_path, suffix):
     ('"a 12" pipe, bent",bad', 'a 12" pipe, bent'),
     ('"he said ""no"", and left",bad', 'he said "no", and left'),
     ('a 12" pipe,bad', 'a 12" pipe'),
+    ('"nice, cosy", "bad"', "nice, cosy"),
     ('"two\nlines, and ""more""",bad', 'two\nlines, and "more"'),
 ])
 def test_quotation_marks_are_read_where_the_meaning_is_plain(tmp_path, line, text):
@@ -237,12 +238,15 @@ def test_guessed_columns_are_said_and_two_equally_good_ones_refused(tmp_path):
         data = load_dataset(str(shop))
     assert data.source == "shop.csv (guessed: text 'comment', label 'verified')"  # in the record, too
     assert load_dataset(str(shop), "comment", "opinion").source == "shop.csv"
+    assert not read_table(write(tmp_path / "two.csv", lines(names=("review", "verdict")))).notes  # nothing to choose from
     both = write(tmp_path / "both.csv", lines([(t, o, v, v) for t, o, v in rows], ("comment", "opinion", "verified", "sent")))
     with pytest.raises(DnmError, match="'verified' and 'sent' could equally be the label column; .*label_column"):
         read_table(both)
     twice = write(tmp_path / "twice.csv", lines(rows, ("text", "class", "label")))
     with pytest.raises(DnmError, match="'class' and 'label' could equally be the label column"):
         read_table(twice)
+    gaps = write(tmp_path / "gaps.csv", lines([(t, o, "x" if i % 8 else "") for i, (t, o, _) in enumerate(rows)], ("comment", "opinion", "flag")))
+    assert read_table(gaps).label == "opinion"
     assert read_table(twice, "", "class").labels[:3] == ["good", "bad", "mixed"]
 
 
@@ -439,3 +443,11 @@ def test_chunks_hold_every_row_once_and_in_order(tmp_path, suffix):
     assert next(chunks(path, "when")).texts == ["later"] * 25 and not next(chunks(path, "when")).notes
     with pytest.raises(DnmError, match="unknown text column"):
         next(chunks(path, "nowhere"))
+
+
+def test_names_with_several_dots(tmp_path):
+    assert load_dataset(str(write(tmp_path / "my.own.csv", lines()))).name == "my.own"
+    assert load_dataset(str(write(tmp_path / "my.own.csv.gz", gzip.compress(lines().encode())))).name == "my.own"
+    split_files(tmp_path / "f", "train", "test", "train.old")
+    with pytest.warns(UserWarning, match="f: not read: train.old.csv"):
+        assert load_dataset(str(tmp_path / "f")).name == "f"

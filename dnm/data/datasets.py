@@ -90,8 +90,9 @@ def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Da
     """A data set by name, or from a file or folder of one's own.
 
     Named sets are looked for in ``$DNM_DATA_DIR``, then ``data/``, then on the Hugging Face Hub. A single
-    file is split 80/10/10 (train/validation/test); a folder holds ``train`` and optionally ``validation``
-    and ``test`` files, and what is missing is taken from the training sentences.
+    file (see `dnm.data.files`) is split 80/10/10 (train/validation/test); a folder holds ``train`` and
+    optionally ``validation`` and ``test`` files, and what is missing is taken from the training sentences.
+    A file that has changed since is read anew; a warning says what was guessed, left out or found odd.
 
     Raises
     ------
@@ -213,8 +214,8 @@ def split_pooled(rows: Split, sizes: tuple[int, int, int], salt: str) -> list[Sp
     _, inverse, occurrences = np.unique([same(text) for text in rows.texts], return_inverse=True, return_counts=True)
     single = np.flatnonzero(occurrences[inverse] == 1)
     held = single[stratified_order([rows.texts[i] for i in single], rows.labels[single], f"{salt} split")]
-    trained = np.setdiff1d(np.arange(len(rows)), single)
-    last = {label: i for i, label in enumerate(rows.labels[held]) if label not in rows.labels[trained]}
+    safe = set(rows.labels[occurrences[inverse] > 1].tolist())
+    last = {label: i for i, label in enumerate(rows.labels[held].tolist()) if label not in safe}
     held = np.delete(held, list(last.values()))
     if len(held) < sizes[1] + sizes[2]:
         raise DnmError(f"{len(rows)} rows, {len(occurrences)} different sentences, {len(held)} of them neither "
@@ -282,8 +283,8 @@ def _own(path: Path, tables: dict[str, Table]) -> Dataset:
         warnings.warn(f"{path.name}: {shared} training sentences also stand in validation or test; "
                       "accuracies will look better than they are", stacklevel=4)
     columns = f" (guessed: text {first.text!r}, label {first.label!r})" if first.guessed else ""
-    return Dataset(path.name.split(".")[0] if path.is_file() else path.stem, tuple(names),
-                   *(parts[split] for split in SPLITS), source=path.name + columns, salt=OWN)
+    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    return Dataset(stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name + columns, salt=OWN)
 
 
 def _number(name: str) -> tuple[float, str] | None:

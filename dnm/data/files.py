@@ -74,16 +74,13 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
     source = opened(path, separator, sheet, _known(text_column, label_column))
     rows = list(source.rows)
     columns = _columns(source, rows)
-    text, guessed_text = _chosen(source, columns, "text", text_column, like.text if like else "")
+    text, guessed_text = _chosen(source, columns, "text", text_column, like)
     if not rows:
         raise DnmError(f"{source.name}: no rows below the column names")
     label, guessed = "", False
     if labelled:
         rest = {name: values for name, values in columns.items() if name != text}
-        label, guessed = _chosen(source, rest, "label", label_column, like.label if like else "")
-        if guessed and like:
-            raise DnmError(f"{source.name}: no column {like.label!r} as in {like.file}: a file without labels? "
-                           "Leave it out")
+        label, guessed = _chosen(source, rest, "label", label_column, like)
     if guessed_text or guessed:
         others = ", ".join(name for name in columns if name not in (text, label)) or "none"
         source.notes.append(f"reads {text!r} as text" + (f" and {label!r} as label" if labelled else "") +
@@ -138,10 +135,10 @@ def _columns(source: Source, rows: list[tuple[int, dict]]) -> dict[str, list]:
 
 # ---------------------------------------------------------------- which column, which value
 
-def _chosen(source: Source, columns: dict, kind: str, asked: str, like: str = "") -> tuple[str, bool]:
-    """The column that holds the texts or the labels, and whether it was guessed from its values."""
+def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | None = None) -> tuple[str, bool]:
+    """The column that holds the texts or the labels, and whether others were there and its values decided."""
     plain = {name: name.strip().casefold() for name in columns}
-    for wanted in ([asked], [like], USUAL[kind]):
+    for wanted in ([asked], [getattr(like, kind, "")], USUAL[kind]):
         if asked in columns:
             return asked, False
         found = [name for name in columns if plain[name] in [one.strip().casefold() for one in wanted if one]]
@@ -151,19 +148,23 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: str = ""
             return found[0], False
         if asked:
             raise DnmError(f"{source.name}: {unknown(f'{kind} column', asked, columns)}")
-    shown = {name: [str(value) for value in values if value is not None] for name, values in columns.items()}
+    if like and kind == "label":
+        raise DnmError(f"{source.name}: no column {like.label!r} as in {like.file}: a file without labels? "
+                       "Leave it out")
+    shown = {name: [text for value in values if value is not None and (text := str(value).strip())]
+             for name, values in columns.items()}
     if kind == "text":
         merit = {name: sum(map(len, values)) for name, values in shown.items()}
-    else:
-        merit = {name: -len({*values}) for name, values in shown.items() if len({*values}) > 1} or \
-            dict.fromkeys(columns, 0)
+    else:  # not one value throughout, not one that is mostly missing
+        merit = {name: -len({*values}) for name, values in shown.items()
+                 if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
     if not merit:
         raise DnmError(f"{source.name}: no {kind} column; the file needs a text and a label column" +
                        "".join(f" ({note})" for note in source.notes if "separator" in note))
     best = [name for name in merit if merit[name] == max(merit.values())]
     if len(best) > 1:
         raise _undecided(source, kind, best)
-    return best[0], True
+    return best[0], len(columns) > 1
 
 
 def _undecided(source: Source, kind: str, names: list[str]) -> DnmError:
@@ -256,8 +257,8 @@ def read_splits(folder: Path, text_column: str = "", label_column: str = "") -> 
 
     Where columns are not named, those of the training sentences are looked for in the others.
     """
-    files = {path: path.name.casefold().split(".")[0] for path in sorted(folder.iterdir())
-             if path.is_file() and is_data_file(path) and path.name[0] not in ".~"}
+    files = {path: path.name.casefold().removesuffix(".gz").rpartition(".")[0] for path in sorted(folder.iterdir())
+             if path.is_file() and is_data_file(path) and path.name[0] not in ".~"}  # left by systems, spreadsheets
     tables = {}
     for split in ("train", "all", *SPLITS[1:]):
         ranked = [path for name in NAMES[split] for suffix in FILE_SUFFIXES for path in files

@@ -120,7 +120,7 @@ def _old_encoding(source: Source, sample: bytes, why: str) -> str:
     found = list(from_bytes(telling, cp_isolation=[*ENCODINGS, *TOO_ALIKE]))
     likely = {name for match in found if match.chaos <= found[0].chaos + 0.02 for name in match.could_be_from_charset}
     western = not any(byte in telling for byte in b"\x81\x8d\x8f\x90\x9d")  # these five have no meaning in it
-    encoding = "cp1252" if western and (not found or "cp1252" in likely) else found[0].encoding if found else "unknown"
+    encoding = "cp1252" if "cp1252" in likely or (western and not found) else found[0].encoding if found else ""
     if encoding not in ENCODINGS:
         raise DnmError(f"{source.name}: {why}, nor does it tell its encoding clearly; save the file as UTF-8")
     source.notes.append(f"read as {ENCODINGS[encoding]} (guessed: {why})")
@@ -215,9 +215,8 @@ def _shown(value) -> str:
 def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
     """The number of the first line, and the fields, of every row that is not empty.
 
-    The `csv` module reads strictly. What it refuses is read again as one line in which only a quotation mark before
-    a separator or the end closes a field. Between tabs that is tried before a field of several lines: texts seldom
-    hold a tab, and a lone quotation mark is just one.
+    The `csv` module reads strictly. What it refuses is read as one line in which only a quotation mark before a
+    separator or the end closes a field; between tabs even before a field of several lines, as texts seldom hold one.
     """
     csv.field_size_limit(2 ** 31 - 1)
     waiting, number, width = deque(), skipped, 0
@@ -232,6 +231,8 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
     while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
         taken = [line]
         fields = _strictly([line], separator) if '"' in line else line.rstrip("\r\n").split(separator)
+        if any(re.match(' +"', field) for field in fields or ()):  # blanks before the quotes
+            fields = _strictly([re.sub(rf'(?<={re.escape(separator)}) +(?=")', "", line)], separator) or fields
         if fields is None and not (separator == "\t" and width and fits(fields := _one_line(line, separator))):
             fields = _strictly(chain([line], following(taken)), separator)
             if not fits(fields):
