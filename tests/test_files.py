@@ -83,8 +83,12 @@ def test_semicolons_with_commas_in_texts_and_in_the_header(tmp_path):
         assert read_table(tmp_path / "a.csv", separator=separator).texts == table.texts
     with pytest.raises(DnmError, match="one character"):
         read_table(tmp_path / "a.csv", separator="semi")
-    with pytest.raises(DnmError, match="no label column.*separator taken: ','"):
+    with pytest.raises(DnmError, match="no label column.*no comma, semicolon or tab in the first line"):
         read_table(write(tmp_path / "d.csv", lines(separator="|")))
+    with pytest.raises(DnmError, match="no label column.*no ';' in the first line"):
+        read_table(write(tmp_path / "d.csv", lines()), separator="semicolon")
+    only = write(tmp_path / "e.csv", 'text\nnice, cosy\n"so, ""so"""\n\nplain\n')
+    assert read_table(only, labelled=False).texts == next(chunks(only)).texts == ["nice, cosy", 'so, "so"', "plain"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])

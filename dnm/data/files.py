@@ -160,7 +160,7 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | 
                  if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
     if not merit:
         raise DnmError(f"{source.name}: no {kind} column; the file needs a text and a label column" +
-                       "".join(f" ({note})" for note in source.notes if "separator" in note))
+                       "".join(f" ({note})" for note in source.notes if "one column" in note))
     best = [name for name in merit if merit[name] == max(merit.values())]
     if len(best) > 1:
         raise _undecided(source, kind, best)

@@ -22,6 +22,7 @@ from dnm.errors import DnmError, mendable, unknown
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
 ENCODINGS = {f"cp125{n}": f"Windows-125{n}" for n in (2, 0, 1, 3)}  # Western, Central European, Cyrillic, Greek
+NOTHING = "\x1f"  # the separator of a file with one column
 TOO_ALIKE = ("gb18030", "big5", "shift_jis", "euc_kr")  # to be read on a guess
 
 
@@ -63,8 +64,8 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
             else:
                 taken, records = _separated(source, lines, SEPARATORS.get(separator, separator), kind)
                 _headed(source, records, known, taken)
-                if len(source.names) == 1 and not separator:
-                    source.notes.append(f"one column only (separator taken: {taken!r})")
+                missing = "comma, semicolon or tab" if taken == NOTHING else repr(taken)
+                source.notes += [f"one column only: no {missing} in the first line"] * (len(source.names) == 1)
     source.rows = _guarded(source.name, source.rows)
     return source
 
@@ -105,9 +106,8 @@ def _encoding(source: Source, file, head: bytes) -> str:
         try:
             decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            line += error.object[:error.start].count(b"\n")
-            wrong = error.object[error.start]
-            return _old_encoding(source, error.object, f"byte 0x{wrong:02x} in line {line} is not UTF-8")
+            line, wrong = line + error.object[:error.start].count(b"\n"), error.object[error.start]
+            return _old_encoding(source, error.object, f"byte {wrong:#04x} in line {line} is not UTF-8")
         line += block.count(b"\n")
     return "utf-8-sig"
 
@@ -153,7 +153,7 @@ def _separated(source: Source, lines: Iterator[str], separator: str, kind: str) 
 
 
 def _sniffed(lines: list[str], candidates: str) -> str:
-    """The separator under which most rows have as many fields as the header, at least two.
+    """The separator under which most rows have as many fields as the header, at least two; `NOTHING` if none has.
 
     Where two do, the one with fewer fields that start with a blank: a comma before a blank is prose.
     """
@@ -164,7 +164,8 @@ def _sniffed(lines: list[str], candidates: str) -> str:
         width = len(rows[0]) if rows else 0
         fitting = sum(len(_trimmed(fields, width)) == width for fields in rows) if width > 1 else 0
         return fitting, -sum(field.startswith(" ") for fields in rows for field in fields)
-    return max(candidates, key=merit)  # the first of equals
+    best = max(candidates, key=merit)  # the first of equals
+    return best if merit(best)[0] else NOTHING
 
 
 def _trimmed(fields: list, width: int) -> list:
@@ -294,8 +295,7 @@ def _value(line: str):
 
 def _array(value) -> list | None:
     if isinstance(value, dict) and len(value) == 1:
-        value = next(iter(value.values()))
-        value = value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None
+        value, = value.values()
     return value if isinstance(value, list) else None
 
 
