@@ -243,6 +243,9 @@ def test_guessed_columns_are_said_and_two_equally_good_ones_refused(tmp_path):
     assert data.source == "shop.csv (guessed: text 'comment', label 'verified')"  # in the record, too
     assert load_dataset(str(shop), "comment", "opinion").source == "shop.csv"
     assert not read_table(write(tmp_path / "two.csv", lines(names=("review", "verdict")))).notes  # nothing to choose from
+    long = [("tea", f"something about {label} and more") for _, label in ROWS]
+    assert read_table(write(tmp_path / "x.csv", lines(long, ("said", "class")))).text == "said"  # though it is shorter
+    assert read_table(write(tmp_path / "x.csv", lines(long, ("said", "kind"))), "", " KIND").text == "said"
     both = write(tmp_path / "both.csv", lines([(t, o, v, v) for t, o, v in rows], ("comment", "opinion", "verified", "sent")))
     with pytest.raises(DnmError, match="'verified' and 'sent' could equally be the label column; .*label_column"):
         read_table(both)

@@ -74,7 +74,7 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
     source = opened(path, separator, sheet, _known(text_column, label_column))
     rows = list(source.rows)
     columns = _columns(source, rows)
-    text, guessed_text = _chosen(source, columns, "text", text_column, like)
+    text, guessed_text = _chosen(source, columns, "text", text_column, like, label_column)
     if not rows:
         raise DnmError(f"{source.name}: no rows below the column names")
     label, guessed = "", False
@@ -96,12 +96,6 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
         _check_classes(table)
         source.notes.extend(_findings(table))
     return table
-
-
-def read_rows(path: Path, text_column: str = "", label_column: str = "") -> tuple[list[str], list[str]]:
-    """Texts and labels of a file; see `read_table`."""
-    table = read_table(path, text_column, label_column)
-    return table.texts, table.labels
 
 
 def chunks(path: Path | str, text_column: str = "", *, separator: str = "", sheet: str = "",
@@ -135,7 +129,8 @@ def _columns(source: Source, rows: list[tuple[int, dict]]) -> dict[str, list]:
 
 # ---------------------------------------------------------------- which column, which value
 
-def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | None = None) -> tuple[str, bool]:
+def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | None = None,
+            label: str = "") -> tuple[str, bool]:
     """The column that holds the texts or the labels, and whether others were there and its values decided."""
     plain = {name: name.strip().casefold() for name in columns}
     for wanted in ([asked], [getattr(like, kind, "")], USUAL[kind]):
@@ -154,7 +149,8 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | 
     shown = {name: [text for value in values if value is not None and (text := str(value).strip())]
              for name, values in columns.items()}
     if kind == "text":
-        merit = {name: sum(map(len, values)) for name, values in shown.items()}
+        merit = {name: sum(map(len, values)) for name, values in shown.items()
+                 if plain[name] not in (*USUAL["label"], label.strip().casefold())}
     else:  # not one value throughout, not one that is mostly missing
         merit = {name: -len({*values}) for name, values in shown.items()
                  if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
