@@ -136,8 +136,8 @@ def test_an_unreachable_hub_is_said_within_seconds(monkeypatch):
 
 def test_bad_files_at_the_command_line(tmp_path, capsys):
     for name, content, message in (
-            ("latin.csv", "text,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
-            ("empty.csv", b"text,label\nfine,1\n  ,0\n", "row 2: empty text"),
+            ("latin.csv", "text,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "2 rows are fewer examples than 2 classes need"),
+            ("empty.csv", b"text,label\nfine,1\n  ,0\n", "of 2 rows 1 without a text (line 3)"),
             ("one.csv", b"text,label\na,1\nb,1\n", "only one class"),
             ("column.csv", b"text,label\na,1\nb,0\n", "did you mean 'label'")):
         (tmp_path / name).write_bytes(content)

@@ -54,7 +54,7 @@ def show_list() -> None:
         print(f"  {row.name:16} {row.title} ({row.source})")
     print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
           "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
-    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
+    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, Excel, JSON or Parquet file, or a folder of them")
     print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", any BERT-family id of the Hub, or a local folder")
     print("profiles:")
     for name, values in PROFILES.items():
