@@ -128,8 +128,10 @@ class Run:
                           "can no longer tell the classes apart", stacklevel=3)
         self.losses.zero_()
         self.history.append(row)
-        if self.best is None or row["validation_accuracy"] > self.best["validation_accuracy"]:
-            self.best = {"step": self.step, "validation_accuracy": row["validation_accuracy"],
+        # With few validation sentences many evaluations tie, the first of them often of a model that has hardly begun.
+        merit = row["validation_accuracy"], -row["validation_loss"]
+        if self.best is None or merit > (self.best["validation_accuracy"], -self.best.get("validation_loss", math.inf)):
+            self.best = {"step": self.step} | {key: row[key] for key in ("validation_accuracy", "validation_loss")} | {
                          "predictions": predictions.tolist(),
                          "weights": {name: p.detach().clone() for name, p in self.trained.items()}}
         return row

@@ -57,7 +57,9 @@ def opening(runs: pd.DataFrame) -> str:
     picture.update_layout(height=130 + 50 * most.title.nunique(), margin_t=70)  # so that the table is in sight
     return (f"<p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
-            "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed.</p>")
+            "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed." +
+            " The built-in notes are the project's own: what its kept runs say on the paper's data sets stands in notebooks "
+            "00 and 05." * most["data"].iloc[0].startswith("builtin") + "</p>")
 
 
 def answer(runs: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 
 from dnm.runs.progress import Status
@@ -18,6 +19,7 @@ def setup_notebook() -> None:
     plotly.io.renderers.default = "plotly_mimetype+png" if png else "plotly_mimetype"
     plotly.io.defaults.default_scale, plotly.io.defaults.default_width = 1, 820  # fits JupyterLab at 1280 pixels
     pd.options.display.max_colwidth = 200
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the place in our code
     pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
     pd.options.styler.html.mathjax = False
 

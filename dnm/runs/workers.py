@@ -32,6 +32,7 @@ import joblib
 from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
+from dnm.data.datasets import dataset_of
 from dnm.disk import DiskError
 from dnm.errors import DeviceLost, DnmError, Interrupted, mendable, reason
 from dnm.runs.plan import run_name
@@ -96,6 +97,8 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asked, who leaves a stop sign
         _take_gpu()
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(DnmError):
+            dataset_of(configs[0])  # what is odd about the data, the one who asked has said
     if stop.is_set():
         return [(config, "stopped") for config in configs], []
     told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()

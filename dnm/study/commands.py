@@ -22,7 +22,10 @@ def train(methods, seeds, profile, runs, save_models, results, workers, fleet, *
     print(tables.caption(table), tables.readable(table).to_string(index=False), sep="\n")
     print(f"runs: {store.folder}")
     if save_models:
-        print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
+        best = {r["hash"]: max(row["validation_accuracy"] for row in r["history"]) for r in records}
+        print("models, with their share of validation sentences:", *(
+            f"{store.folder / (name + '.model')}  {r['config']['method']}, seed {r['config']['seed']}, {best[name]:.1%}"
+            for r in sorted(records, key=lambda r: -best[r["hash"]]) for name in [r["hash"]]), sep="\n  ")
     if results:
         print(keep(records, results))
 
