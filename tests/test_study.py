@@ -277,7 +277,7 @@ def test_run_all_after_the_study_trains_nothing():
 def test_the_study_executes_and_reports_offline(tmp_path, executed, runs, tiny_models):
     done, status = executed(TRAINING), []
     assert "widgets" not in json.loads(done.read_text())["metadata"]
-    configs = grid(["plain", "logreg"], [0], "smoke", encoder=str(tiny_models["bert"]))
+    configs = grid(["plain", "logreg"], [0], "lesson", encoder=str(tiny_models["bert"]))
     records = run_all(configs, runs, on_status=status.append)
     assert status[-1].reused == 2 and status[-1].trained == 0  # all there: nothing trains
     text = write_report([done], frame(records), tmp_path / "report.html").read_text()

@@ -199,7 +199,7 @@ def test_of_evaluations_that_tie_the_one_with_the_lowest_validation_loss_counts(
     """Ten validation sentences tie often, and the first of the best is often of a model that has hardly begun."""
     ties = 0
     for seed in range(6):
-        record, run = fit(tiny(method="dnm", seed=seed, steps=12, eval_every=2, eval_limit=4))
+        record, _ = fit(tiny(method="dnm", seed=seed, steps=12, eval_every=2, eval_limit=4))
         top = max(row["validation_accuracy"] for row in record["history"])
         best = [row for row in record["history"] if row["validation_accuracy"] == top]
         kept = min(best, key=lambda row: row["validation_loss"])

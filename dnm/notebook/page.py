@@ -58,8 +58,8 @@ def opening(runs: pd.DataFrame) -> str:
     return (f"<p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
             "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed." +
-            " The built-in notes are the project's own: what its kept runs say on the paper's data sets stands in notebooks "
-            "00 and 05." * most["data"].iloc[0].startswith("builtin") + "</p>")
+            " The built-in notes are the project's own: what its kept runs say on the paper's data sets stands in "
+            "notebooks 00 and 05." * most["data"].iloc[0].startswith("builtin") + "</p>")
 
 
 def answer(runs: pd.DataFrame) -> str:
