@@ -146,7 +146,8 @@ class Fleet:
         self.optimiser = adamw([*self.encoder.values()],
                                [p for *_, head in self.heads for p in head.values() if p.requires_grad],
                                self.first.config, capturable=self.graphed)
-        lengths = np.concatenate([encoded.lengths for encoded, _ in self.first.evaluated.values()])
+        # Of all training sentences, as the shape must not depend on those that the members have drawn.
+        lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
         self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
                                  self.first.batches.share_rows, self.first.method.mixes_words)
         self.window, self.start, self.at = None, -1, torch.zeros(1, dtype=torch.long, device=self.device)
