@@ -40,7 +40,7 @@ from dnm.errors import DnmError
     (["train", "--device", "cuda:abc"], "unknown device"),
     (["train", "--word-vectors", "glove.txt"], "brings its own"),
     (["predict", "/nowhere", "text"], "not a saved model: there is no such folder"),
-    (["report", "/nowhere"], "holds no"),
+    (["report", "/nowhere"], "there is no such file"),
     (["fetch", "subjj"], "did you mean 'subj'"),
     (["study", "--profile", "quik"], "did you mean 'quick'"),
 ])
