@@ -23,7 +23,7 @@ RESULT_FORMAT = 2  # of the records that runs leave
 
 # `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few hundred
 # steps at 2e-5 leave a new head under-trained. The rates of `quick` were chosen, for 50 steps, by validation accuracy
-# on SST-2 (data/results/choice-*.json). `lesson` is `quick`, watched more often on fewer sentences.
+# on SST-2 (data/results/choice-sst2-lr*.json). `lesson` is `quick`, watched more often on fewer sentences.
 PROFILES: dict[str, dict] = {
     "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
     "quick": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=50),

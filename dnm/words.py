@@ -60,6 +60,8 @@ class Tokenizer:
     max_length: int
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        if not texts:
+            return []
         found = _tokenizer(self.folder)(texts, truncation=True, max_length=self.max_length)["input_ids"]
         return [np.array(sentence) for sentence in found]
 

@@ -92,11 +92,14 @@ def test_the_last_words_of_a_browser_are_no_traceback():
 
 
 def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, capsys):
-    (tmp_path / "file").write_text('{"runs": [{}]}')
+    (tmp_path / "file").write_text('{"runs": [{"format": 1}]}')
     assert main(["train", "--runs", str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "file")]) == 2
-    assert "holds no finished runs" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "holds no finished runs" in told and "cannot be read (ValueError: of another version) and is left out" in told
+    (tmp_path / "file").write_text('{"steps": [], "command": "dnm bench"}')  # no file of runs at all, so no word
+    assert main(["report", str(tmp_path / "file")]) == 2 and "left out" not in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):

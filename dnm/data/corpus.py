@@ -2,7 +2,7 @@
 
 Each sentence is a short note about a visit to an everyday place. Every clause adds a known amount to a hidden score;
 the label is drawn from a distribution that depends on the score alone. So the best accuracy that any classifier can
-reach is known exactly (`Corpus.ceiling`). A note is of one mind, but counting its words does not always tell which:
+reach is known exactly (``Dataset.ceiling``). A note is of one mind, but counting its words does not always tell which:
 blame that is denied or was only expected is praise, and so is blame of another place; what is conceded counts half,
 hearsay not at all. The words and what they add lie in ``corpus.json``. Taught in notebook 04.
 """
@@ -30,10 +30,6 @@ class Corpus:
     texts: dict[str, list[str]]
     labels: dict[str, list[int]]
     probabilities: dict[str, list[tuple[float, ...]]]
-
-    def ceiling(self, split: str = "test") -> float:
-        """Expected accuracy of the best possible classifier on the sentences of ``split``."""
-        return math.fsum(max(p) for p in self.probabilities[split]) / len(self.probabilities[split])
 
 
 def build(name: str = "builtin") -> Corpus:

@@ -22,6 +22,7 @@ from dnm.config import DATASETS, FILE_SUFFIXES, RunConfig, is_data_file
 from dnm.data import corpus
 from dnm.data.files import SPLITS, Table, read_folder, read_splits, read_table, same
 from dnm.data.hub import reachable
+from dnm.data.splits import Split, split_pooled, stratified_order
 from dnm.disk import write_atomically
 from dnm.errors import DnmError, mendable, project_root, unknown
 
@@ -37,23 +38,6 @@ REAL = {
     "sst1": dict(source="SetFit/sst5", pooled=False, sizes=(8544, 1101, 2210),
                  labels=("very negative", "negative", "neutral", "positive", "very positive")),
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """Sentences and their class numbers, ``[n]`` each; ``probabilities`` ``[n, c]`` for the built-in corpus."""
-
-    texts: list[str]
-    labels: np.ndarray
-    probabilities: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, index) -> "Split":
-        index = np.asarray(index, dtype=int)
-        chosen = None if self.probabilities is None else self.probabilities[index]
-        return Split([self.texts[i] for i in index], self.labels[index], chosen)
 
 
 @dataclass(frozen=True)
@@ -104,8 +88,8 @@ def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Da
 def _stamp(name: str) -> tuple:
     """Paths, times and sizes of the files behind a name: what tells that they have changed since they were read."""
     places = [folder / name for folder in data_folders()] if name in REAL else [Path(name)]
-    place = next((place for place in places if place.exists()), None)
-    files = [] if place is None else [place] if place.is_file() else filter(is_data_file, sorted(place.iterdir()))
+    files = [file for place in places if place.exists()
+             for file in ([place] if place.is_file() else filter(is_data_file, sorted(place.iterdir())))]
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
@@ -116,9 +100,14 @@ def _load(name: str, text_column: str, label_column: str, stamp: tuple) -> Datas
         splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s])) for s in SPLITS]
         return Dataset(name, corpus.LABELS[name], *splits, source="built-in grammar")
     if name in REAL:
-        for folder in data_folders():
-            if (folder / name).is_dir():
-                return _real(name, read_folder(folder / name), source="files")
+        damaged = None
+        for folder in (place / name for place in data_folders() if (place / name).is_dir()):
+            try:
+                return _real(name, read_folder(folder), source="files")
+            except DnmError as error:  # another folder may be whole, as after `dnm fetch`
+                damaged = damaged or error
+        if damaged:
+            raise damaged
         return _real(name, from_hub(name), source=f"Hugging Face Hub, {REAL[name]['source']}")
     path = Path(name)
     if not path.exists():
@@ -127,9 +116,6 @@ def _load(name: str, text_column: str, label_column: str, stamp: tuple) -> Datas
         raise DnmError(f"cannot read {path.name}: use one of {', '.join(FILE_SUFFIXES)}")
     return _own(path, {"all": read_table(path, text_column, label_column)} if path.is_file() else
                 read_splits(path, text_column, label_column))
-
-
-load_dataset.cache_clear = _load.cache_clear
 
 
 def dataset_of(config: RunConfig) -> Dataset:
@@ -178,50 +164,12 @@ def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     return list(found)
 
 
-def stratified_order(texts: list[str], labels: np.ndarray, salt: str) -> np.ndarray:
-    """An order ``[n]`` of the sentences every prefix of which has the classes in proportion.
-
-    Within a class, sentences are ordered by a hash of their text, so the order of the rows does not matter.
-    The r-th sentence of a class of m gets the rank (r + 1/2) / m (Webster's apportionment, whose prefixes
-    are nested); the first of every class comes at the very front.
-    """
-    keys = np.array([hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest() for text in texts])
-    labels, ranks = np.asarray(labels), np.empty(len(texts))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        position = np.empty(len(members))
-        position[np.argsort(keys[members], kind="stable")] = np.arange(len(members))
-        ranks[members] = np.where(position == 0, 0.0, (position + 0.5) / len(members))
-    return np.lexsort((keys, ranks))
-
-
 def limited(data: Dataset, split: str, limit: int) -> Split:
     """A split, or its first ``limit`` sentences in an order that keeps the classes in proportion."""
     whole = getattr(data, split)
     if not limit or limit >= len(whole):
         return whole
     return whole.take(stratified_order(whole.texts, whole.labels, f"{data.salt or data.name} {split} limit")[:limit])
-
-
-def split_pooled(rows: Split, sizes: tuple[int, int, int], salt: str) -> list[Split]:
-    """Train, validation and test of the given sizes: stratified, deterministic, no sentence in two of them.
-
-    Sentences that occur more than once (up to case and spacing) all go to the training split, and so does a class's
-    last sentence.
-    """
-    _, inverse, occurrences = np.unique([same(text) for text in rows.texts], return_inverse=True, return_counts=True)
-    single = np.flatnonzero(occurrences[inverse] == 1)
-    held = single[stratified_order([rows.texts[i] for i in single], rows.labels[single], f"{salt} split")]
-    safe = set(rows.labels[occurrences[inverse] > 1].tolist())
-    last = {label: i for i, label in enumerate(rows.labels[held].tolist()) if label not in safe}
-    held = np.delete(held, list(last.values()))
-    if len(held) < sizes[1] + sizes[2]:
-        raise DnmError(f"{len(rows)} rows, {len(occurrences)} different sentences, {len(held)} of them neither "
-                       f"repeated nor a class's only one, but {sizes[1] + sizes[2]} are needed for validation and "
-                       "test; give more sentences, or files train, validation and test in one folder")
-    test, validation = held[:sizes[2]], held[sizes[2]:sizes[1] + sizes[2]]
-    train = np.setdiff1d(np.arange(len(rows)), np.concatenate([test, validation]))
-    return [rows.take(train), rows.take(validation), rows.take(test)]
 
 
 def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Dataset:

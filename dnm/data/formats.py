@@ -5,24 +5,20 @@ Of JSON arrays and Parquet files the first entry is row 1.
 """
 
 import codecs
-import csv
 import gzip
 import io
 import json
-import re
 import sys
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path, PurePath
 
+from dnm.data.separated import NOTHING, SEPARATORS, separated, shown, trimmed
 from dnm.errors import DnmError, mendable, unknown
 
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
 ENCODINGS = {f"cp125{n}": f"Windows-125{n}" for n in (2, 0, 1, 3)}  # Western, Central European, Cyrillic, Greek
-NOTHING = "\x1f"  # the separator of a file with one column
 TOO_ALIKE = ("gb18030", "big5", "shift_jis", "euc_kr")  # to be read on a guess
 
 
@@ -62,7 +58,7 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
             if kind == "json":
                 _json(source, lines)
             else:
-                taken, records = _separated(source, lines, SEPARATORS.get(separator, separator), kind)
+                taken, records = separated(source.name, lines, SEPARATORS.get(separator, separator), kind)
                 _headed(source, records, known, taken)
                 missing = "comma, semicolon or tab" if taken == NOTHING else repr(taken)
                 source.notes += [f"one column only: no {missing} in the first line"] * (len(source.names) == 1)
@@ -139,48 +135,15 @@ def _lines(source: Source, file, encoding: str) -> Iterator[str]:
                        "encoding of what stands before; save the file as UTF-8") from None
 
 
-# ---------------------------------------------------------------- separated text
-
-def _separated(source: Source, lines: Iterator[str], separator: str, kind: str) -> tuple[str, Iterator]:
-    """The separator and the rows' fields."""
-    first, skipped = list(islice(lines, 200)), 0
-    if first and (said := re.fullmatch(r'"?sep=(.)"?\s*', first[0], re.I)):  # a spreadsheet's own first line
-        separator, skipped = separator or said[1], 1
-    if len(separator) > 1:
-        raise DnmError(f"separator must be one character, or {', '.join(SEPARATORS)}; got {separator!r}")
-    separator = separator or _sniffed(first[skipped:], "\t,;" if kind == "tsv" else ",;\t")
-    return separator, _records(source.name, chain(first[skipped:], lines), separator, skipped)
-
-
-def _sniffed(lines: list[str], candidates: str) -> str:
-    """The separator under which most rows have as many fields as the header, at least two; `NOTHING` if none has.
-
-    Where two do, the one with fewer fields that start with a blank: a comma before a blank is prose.
-    """
-    def merit(separator: str) -> tuple[int, int]:
-        rows = []
-        with suppress(DnmError):
-            rows.extend(fields for _, fields in _records("", iter(lines), separator))
-        width = len(rows[0]) if rows else 0
-        fitting = sum(len(_trimmed(fields, width)) == width for fields in rows) if width > 1 else 0
-        return fitting, -sum(field.startswith(" ") for fields in rows for field in fields)
-    best = max(candidates, key=merit)  # the first of equals
-    return best if merit(best)[0] else NOTHING
-
-
-def _trimmed(fields: list, width: int) -> list:
-    while len(fields) > width and not _shown(fields[-1]):
-        fields = fields[:-1]
-    return fields
-
+# ---------------------------------------------------------------- names of columns
 
 def _headed(source: Source, records: Iterator[tuple[int, list]], known: Collection[str], separator: str = "") -> None:
     """The first row as names of the columns, unless one of its values also stands below it, as in any other row."""
     (number, names), ahead = next(records, (0, [])), list(islice(records, 100))
-    names = _trimmed([*map(_shown, names)], 0)
+    names = trimmed([*map(shown, names)], 0)
     counted = [name for name in names if name]
     header = counted == [str(n) for n in range(len(counted))] or any(name.casefold() in known for name in names)
-    below = {name for _, row in ahead for name, value in zip(names, row, strict=False) if name == _shown(value) != ""}
+    below = {name for _, row in ahead for name, value in zip(names, row, strict=False) if name == shown(value) != ""}
     if below and not header:
         source.notes.append(f"its first row was counted in, no names of columns: {min(below)!r} stands below it, too")
         ahead.insert(0, (number, names))
@@ -190,12 +153,12 @@ def _headed(source: Source, records: Iterator[tuple[int, list]], known: Collecti
 
     def fitted() -> Iterator[tuple[int, dict]]:
         for number, row in chain(ahead, records):
-            row = row if len(row) <= len(blank) else _trimmed(row, len(blank))
+            row = row if len(row) <= len(blank) else trimmed(row, len(blank))
             if len(row) > len(blank) and separator:
                 what = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(separator, repr(separator))
                 raise DnmError(f"{source.name}, line {number}: more fields than columns; put texts with {what} in "
                                f"double quotes, and double the quotes inside (separator taken: {separator!r})")
-            if not header or _shown(row[0]) != names[0] or [*map(_shown, row)] != names:  # else it is the header again
+            if not header or shown(row[0]) != names[0] or [*map(shown, row)] != names:  # else it is the header again
                 yield number, dict(zip(source.names, chain(row, blank), strict=False))
     source.rows = fitted()
 
@@ -207,63 +170,6 @@ def _distinct(names: list[str]) -> list[str]:
         name = name or f"column {place}"
         found.append(f"{name}.{place}" if name in found else name)
     return found
-
-
-def _shown(value) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line, and the fields, of every row that is not empty.
-
-    The `csv` module reads strictly. What it refuses is read as one line in which only a quotation mark before a
-    separator or the end closes a field; between tabs even before a field of several lines, as texts seldom hold one.
-    """
-    csv.field_size_limit(2 ** 31 - 1)
-    waiting, number, width = deque(), skipped, 0
-
-    def following(taken: list[str]) -> Iterator[str]:
-        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
-            yield taken.append(line) or line
-
-    def fits(fields: list[str] | None) -> bool:
-        return fields is not None and width in (0, len(_trimmed(fields, width)))
-
-    while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
-        taken = [line]
-        fields = _strictly([line], separator) if '"' in line else line.rstrip("\r\n").split(separator)
-        if any(re.match(' +"', field) for field in fields or ()):  # blanks before the quotes
-            fields = _strictly([re.sub(rf'(?<={re.escape(separator)}) +(?=")', "", line)], separator) or fields
-        if fields is None and not (separator == "\t" and width and fits(fields := _one_line(line, separator))):
-            fields = _strictly(chain([line], following(taken)), separator)
-            if not fits(fields):
-                waiting.extendleft(reversed(taken[1:]))
-                del taken[1:]
-                fields = _one_line(line, separator)
-                if not fits(fields) or any(re.match('"(?!.*")', field) for field in fields):
-                    raise DnmError(f"cannot read {name}, line {number + 1}: its quotation marks do not pair; double "
-                                   'the quotes inside a text, as in "a 12"" pipe"')
-        if any(field.strip() for field in fields):
-            width = width or len(fields)
-            yield number + 1, fields
-        number += len(taken)
-
-
-def _strictly(lines: Iterable[str], separator: str) -> list[str] | None:
-    with suppress(csv.Error):
-        return next(csv.reader(lines, delimiter=separator, strict=True))
-
-
-def _one_line(line: str, separator: str) -> list[str]:
-    """The fields of one line whose inner quotation marks may be single, or behind backslashes."""
-    end = rf"{re.escape(separator)}|\Z"
-    field = re.compile(rf'"((?>\\"|""|[^"]|"(?!{end}))*+)"(?={end})|([^{re.escape(separator)}]*+)')
-    fields, place, line = [], 0, line.rstrip("\r\n")
-    while place <= len(line):
-        found = field.match(line, place)
-        fields.append(found[2] if found[1] is None else re.sub(r'""|\\"', '"', found[1]))
-        place = found.end() + 1
-    return fields
 
 
 # ---------------------------------------------------------------- JSON, workbooks, Parquet
@@ -317,7 +223,7 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
             source.notes.append(f"reads the sheet {title!r} (others: {', '.join(list(pages)[1:])})")
         pages[title].reset_dimensions()  # some programs write wrong ones
         for number, row in enumerate(pages[title].iter_rows(values_only=True), start=1):
-            if any(map(_shown, row)):
+            if any(map(shown, row)):
                 yield number, row
 
 

@@ -112,6 +112,8 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
 def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:
     """Rows ``(R, T)`` that hold 500 random batches of ``count`` sentences with lengths like those given.
 
+    A batch that needs more of them, which is rare, changes the shape and so the dropout masks of the whole fleet.
+
     ``pairs`` says that a sentence takes as much room as the longer one of a random pair.
     """
     drawn = np.random.default_rng(0).choice(lengths, (2, 500, count))

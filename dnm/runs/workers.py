@@ -101,7 +101,6 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
             dataset_of(configs[0])  # what is odd about the data, the one who asked has said
     if stop.is_set():
         return [(config, "stopped") for config in configs], []
-    told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()
     in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
     with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
         if in_charge:
@@ -114,8 +113,7 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
             for config in configs:
                 store.put_note(config, 0, [], failure=str(error))
             os._exit(1)  # for another process to take up
-    told += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    return ends, [f"{run_name(configs[0])}: {text}" for text in told]
+    return ends, [f"{run_name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
 
 
 def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
@@ -160,6 +158,8 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
             options.get("on_progress", lambda run: None)(run)
 
         if todo:
+            if store.checkpoint_path(*todo).exists():
+                warnings.warn("goes on from its checkpoint", stacklevel=2)
             trained = fit_fleet(todo, checkpoint=store.checkpoint_path(*todo), stop=stop,
                                 **options | {"on_progress": progress})
             for config, (record, run) in zip(todo, trained, strict=True):

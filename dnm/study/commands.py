@@ -22,10 +22,10 @@ def train(methods, seeds, profile, runs, save_models, results, workers, fleet, *
     print(tables.caption(table), tables.readable(table).to_string(index=False), sep="\n")
     print(f"runs: {store.folder}")
     if save_models:
-        best = {r["hash"]: max(row["validation_accuracy"] for row in r["history"]) for r in records}
-        print("models, with their share of validation sentences:", *(
-            f"{store.folder / (name + '.model')}  {r['config']['method']}, seed {r['config']['seed']}, {best[name]:.1%}"
-            for r in sorted(records, key=lambda r: -best[r["hash"]]) for name in [r["hash"]]), sep="\n  ")
+        ranked = frame(records).sort_values("validation", ascending=False, kind="stable")
+        print("models, the best on validation sentences first:", *(
+            f"{store.folder / run.hash}.model  {run.method}, seed {run.seed}: validation {run.validation:.1f}%"
+            for run in ranked.itertuples()), sep="\n  ")
     if results:
         print(keep(records, results))
 
