@@ -178,7 +178,8 @@ def test_gaps_are_left_out_counted_and_refused_where_they_are_many(tmp_path):
 
 
 def test_workbooks(tmp_path):
-    openpyxl = pytest.importorskip("openpyxl")
+    import openpyxl
+
     book = openpyxl.Workbook()
     for row in [(), ("Text ", None, "Label"), *[(text, None, label) for text, label in ROWS], (None, None, None),
                 (None, None, "good"), (5, None, "good")]:

@@ -54,6 +54,12 @@ def test_the_summary_agrees_with_numpy(records):
     assert table.loc["dnm"].to_plain_error == pytest.approx(difference.std(ddof=1) / np.sqrt(3))
 
 
+def test_a_pictures_heading_counts_the_seeds_of_its_rows(records):
+    runs = frame(records)
+    assert ", 3 seeds, " in charts.accuracies(runs).layout.title.text
+    assert ", 2 to 3 seeds, " in charts.accuracies(runs[(runs.method != "dnm") | (runs.seed > 0)]).layout.title.text
+
+
 def test_runs_of_different_settings_are_never_averaged(records):
     other = json.loads(json.dumps(records[0]))
     other["environment"]["precision"] = "bfloat16"

@@ -157,7 +157,8 @@ def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.
 
 def _heading(what: str, runs) -> dict:
     """A title that names data, size, encoder, profile and device."""
-    first, seeds = runs.iloc[0], runs.seed.nunique()
+    first, counts = runs.iloc[0], runs.groupby(["data", "title"]).seed.nunique()
+    least, seeds = int(counts.min()), int(counts.max())
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
-             f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
+             f"{f'{least} to ' * (least < seeds)}{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
     return dict(text=f"{what}<br><sub>{wrapped(about, 125)}</sub>", y=1, yref="container", yanchor="top", pad_t=24)
