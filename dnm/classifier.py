@@ -79,8 +79,7 @@ class Classifier:
             encoder, tokenizer = build_encoder(config, folder / "encoder", table[:-1])
             model = Model(encoder, Head(config.row, encoder.hidden_size, len(about["labels"]), about["k"],
                                         config.original_weight))
-            missing = model.load_state_dict(tensors, strict=False)
-            if missing.unexpected_keys or set(missing.missing_keys) > {"encoder.words.rows", "encoder.words.table"}:
-                raise ValueError("weights do not fit the model")
+            words = {name: value for name, value in model.state_dict().items() if name.startswith("encoder.words.")}
+            model.load_state_dict(tensors | words)
         where, encoder.compute_dtype = resolve_device(config)
         return cls(model.to(where).eval(), tokenizer, config, tuple(about["labels"]))

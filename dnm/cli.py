@@ -35,22 +35,14 @@ _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest valid name where an option or command is misspelt."""
 
-    options: tuple[str, ...] = ()
-
     def parse_known_args(self, args=None, namespace=None):
         known, rest = super().parse_known_args(args, namespace)
         if rest and self.prog != "dnm":  # a command's own parser knows its options, the main one does not
-            self.options = tuple(option for option in self._option_string_actions if option.startswith("--"))
-            self.error("unrecognized arguments: " + " ".join(rest))
+            raise unknown("option", rest[0], (name for name in self._option_string_actions if name.startswith("--")))
         return known, rest
 
     def error(self, message: str):
-        words = message.split(": ", 1)
-        if "unrecognized arguments" in words[0]:
-            message = str(unknown("option", words[-1].split()[0], self.options))
-        elif "invalid choice" in message and "'" in message:
-            message = str(unknown("command", message.split("'")[1], COMMANDS))
-        raise DnmError(message)
+        raise unknown("command", message.split("'")[1], COMMANDS) if "invalid choice" in message else DnmError(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
     _parameters(run, "a parameter of the notebooks; the value is read as JSON where it is JSON")
     _out(run, "runs/batch")
 
-    paper = commands.add_parser("paper", help="the paper's tables and figures, with runs of our own")
+    paper = commands.add_parser("paper", help="the paper's tables and figures, with runs of our own", epilog=(
+        "for example: table2 --sizes 50; figure2 -p steps 200; table10 --datasets reviews.csv; all --profile paper "
+        "--encoder bert-base-uncased (the whole paper, as published: 2,160 runs)"))
     paper.add_argument("names", nargs="+", metavar="NAME", help="table2 … table11, figure1 … figure4, all; or report: "
                        "the report from the runs kept in data/results, without training")
     paper.add_argument("--datasets", nargs="+", metavar="DATA", help="default: those of the paper's table or figure")
@@ -189,6 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has left
         return 0
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except Exception as error:
         if os.environ.get("DNM_DEBUG"):
             raise

@@ -15,7 +15,7 @@ from dnm.errors import DnmError, unknown
 from dnm.methods import Method, get_method
 
 DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
-FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xlsx")  # each also with .gz behind it
 METHOD_SETTINGS = ("k", "alpha", "original_weight")
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
@@ -23,7 +23,7 @@ RESULT_FORMAT = 2  # of the records that runs leave
 
 # `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few hundred
 # steps at 2e-5 leave a new head under-trained. The rates of `quick` were chosen, for 50 steps, by validation accuracy
-# on SST-2 (data/results/choice-*.json). `lesson` is `quick`, watched more often on fewer sentences.
+# on SST-2 (data/results/choice-sst2-lr*.json). `lesson` is `quick`, watched more often on fewer sentences.
 PROFILES: dict[str, dict] = {
     "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
     "quick": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=50),
@@ -180,12 +180,17 @@ def as_list(value, kind: type = str) -> list:
         raise DnmError(f"expected a list of {'whole numbers' if kind is int else 'names'}, got {values!r}") from None
 
 
+def is_data_file(path: Path) -> bool:
+    """Whether a file's name says that it holds texts; capitals mean nothing."""
+    return path.name.lower().removesuffix(".gz").endswith(FILE_SUFFIXES)
+
+
 def _dataset(name: str) -> str:
     """A known name as it is, a path of one's own made absolute, anything else an error."""
     if name in DATASETS:
         return name
     path = Path(str(name)).expanduser()
-    if path.exists() or path.suffix in FILE_SUFFIXES or "/" in str(name):
+    if path.exists() or is_data_file(path) or "/" in str(name):
         return path.resolve().as_posix()
     raise DnmError(f"{unknown('data set', name, DATASETS)}, or give a file or folder of your own")
 

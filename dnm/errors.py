@@ -30,8 +30,10 @@ def mendable(text: str) -> Iterator[None]:
     """Whatever fails inside becomes a `DnmError` with this text, ``{}`` in it the reason; what already is one stays."""
     try:
         yield
+    except (DnmError, MemoryError):
+        raise
     except Exception as error:
-        raise error if isinstance(error, DnmError) else DnmError(text.replace("{}", reason(error))) from None
+        raise DnmError(text.replace("{}", reason(error))) from None
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:

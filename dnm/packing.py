@@ -71,8 +71,6 @@ def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True,
 def fitted(lengths: np.ndarray, capacity: int, share_rows: bool) -> tuple:
     """Rows and columns of all batches ``[B, N]`` in the cheapest shape that holds every one of them."""
     longest = int(lengths.max())
-    if longest > capacity:
-        raise ValueError(f"a sentence of {longest} word pieces does not fit rows of {capacity}")
     if not share_rows:
         return _rows_of_their_own(lengths), (lengths.shape[1], longest)
     least, found = np.inf, ()

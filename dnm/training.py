@@ -54,7 +54,11 @@ class Run:
         self.config, self.method, self.data = config, config.row, data or dataset_of(config)
         self.device, dtype = resolve_device(config)
         self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
-        self.k = self._k(len(self.train))
+        batch = min(len(self.train), config.batch_size)
+        self.k = partners_each(batch, config.k) if self.method.selects else config.k
+        if self.k != config.k:
+            warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
+                          f"becomes {self.k}", stacklevel=3)
         torch.manual_seed(stream("encoder", config.seed))
         encoder, self.tokenizer = build_encoder(config)
         encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
@@ -85,17 +89,6 @@ class Run:
             found[name] = (Encoded(self.tokenizer(split.texts), self.model.encoder.share_rows, self.config.max_length,
                                    self.device), torch.from_numpy(split.labels).to(self.device))
         return found
-
-    def _k(self, n: int) -> int:
-        """K as the batch allows; an error where nobody could be mixed, a warning where K shrinks."""
-        config, batch = self.config, min(n, self.config.batch_size)
-        if self.method.mixes and batch < 2:
-            raise DnmError(f"a batch of one sentence has no partner: {self.method.name} needs 2 sentences, got {n}")
-        k = partners_each(batch, config.k) if self.method.selects else config.k
-        if k != config.k:
-            warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
-                          f"becomes {k}", stacklevel=4)
-        return k
 
     def train_step(self) -> Tensor:
         """One optimiser step; returns its loss without waiting for the device."""
@@ -135,8 +128,10 @@ class Run:
                           "can no longer tell the classes apart", stacklevel=3)
         self.losses.zero_()
         self.history.append(row)
-        if self.best is None or row["validation_accuracy"] > self.best["validation_accuracy"]:
-            self.best = {"step": self.step, "validation_accuracy": row["validation_accuracy"],
+        # With few validation sentences many evaluations tie, the first of them often of a model that has hardly begun.
+        merit = row["validation_accuracy"], -row["validation_loss"]
+        if self.best is None or merit > (self.best["validation_accuracy"], -self.best.get("validation_loss", math.inf)):
+            self.best = {"step": self.step} | {key: row[key] for key in ("validation_accuracy", "validation_loss")} | {
                          "predictions": predictions.tolist(),
                          "weights": {name: p.detach().clone() for name, p in self.trained.items()}}
         return row
@@ -207,7 +202,12 @@ def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float 
             on_progress(run)
         stopping = stop is not None and stop.is_set() and step < config.steps
         if checkpoint and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-            checkpoints.save(checkpoint, runs, trainer.optimiser)
+            try:
+                checkpoints.save(checkpoint, runs, trainer.optimiser)
+            except DnmError as error:
+                if stopping:
+                    raise
+                warnings.warn(f"training goes on without a checkpoint: {error}", stacklevel=2)
             saved = time.perf_counter()
         if stopping:
             kept = "its checkpoint is saved; run the same command again to go on" if checkpoint else "no checkpoint"

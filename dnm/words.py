@@ -62,6 +62,8 @@ class Tokenizer:
     said: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        if not texts:
+            return []
         tokenizer = _tokenizer(self.folder)
         found = tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
         full = [text for text, ids in zip(texts, found, strict=True) if len(ids) == self.max_length]
@@ -107,13 +109,11 @@ def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
     try:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
-                parts = line.rstrip().split(" ")
                 if table is None:
-                    table = torch.randn(size, len(parts) - 1).mul_(0.1)
-                if len(parts) <= table.shape[1]:
-                    raise ValueError(f"{len(parts) - 1} numbers instead of {table.shape[1]}")
-                values = parts[-table.shape[1]:]
-                word = " ".join(parts[:-table.shape[1]])  # a few words of the large files hold blanks
+                    table = torch.randn(size, line.rstrip().count(" ")).mul_(0.1)
+                word, *values = line.rstrip().rsplit(" ", table.shape[1])  # a few words of the large files hold blanks
+                if len(values) < table.shape[1]:
+                    raise ValueError(f"{len(values)} numbers instead of {table.shape[1]}")
                 if word in known:
                     table[known[word]] = torch.tensor([float(value) for value in values])
     except (OSError, ValueError, RuntimeError) as error:

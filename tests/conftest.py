@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # how many processes `run_all` takes where it is not told
 
 from dnm.config import RunConfig
-from dnm.data.datasets import REAL, data_folders, load_dataset
+from dnm.data.datasets import REAL, _load, data_folders
 from dnm.data.hub import minilm_folder
 from dnm.runs.store import RunStore
 
@@ -67,7 +67,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(autouse=True)
 def _fresh_datasets():
-    load_dataset.cache_clear()
+    _load.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ from dnm.errors import DnmError
     (["train", "--device", "cuda:abc"], "unknown device"),
     (["train", "--word-vectors", "glove.txt"], "brings its own"),
     (["predict", "/nowhere", "text"], "not a saved model: there is no such folder"),
-    (["report", "/nowhere"], "holds no"),
+    (["report", "/nowhere"], "there is no such file"),
     (["fetch", "subjj"], "did you mean 'subj'"),
     (["study", "--profile", "quik"], "did you mean 'quick'"),
 ])
@@ -92,11 +92,14 @@ def test_the_last_words_of_a_browser_are_no_traceback():
 
 
 def test_a_folder_of_runs_that_is_a_file_and_results_that_are_none(tmp_path, capsys):
-    (tmp_path / "file").write_text('{"runs": [{}]}')
+    (tmp_path / "file").write_text('{"runs": [{"format": 1}]}')
     assert main(["train", "--runs", str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "file")]) == 2
-    assert "holds no finished runs" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "holds no finished runs" in told and "cannot be read (ValueError: of another version) and is left out" in told
+    (tmp_path / "file").write_text('{"steps": [], "command": "dnm bench"}')  # no file of runs at all, so no word
+    assert main(["report", str(tmp_path / "file")]) == 2 and "left out" not in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_at_the_command_line(tmp_path, capsys):
@@ -136,8 +139,8 @@ def test_an_unreachable_hub_is_said_within_seconds(monkeypatch):
 
 def test_bad_files_at_the_command_line(tmp_path, capsys):
     for name, content, message in (
-            ("latin.csv", "text,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "line 3: byte 0xe9 is not UTF-8"),
-            ("empty.csv", b"text,label\nfine,1\n  ,0\n", "row 2: empty text"),
+            ("latin.csv", "text,label\nfine,1\ncaf\u00e9,0\n".encode("latin-1"), "2 rows are fewer examples than 2 classes need"),
+            ("empty.csv", b"text,label\nfine,1\n  ,0\n", "of 2 rows 1 without a text (line 3)"),
             ("one.csv", b"text,label\na,1\nb,1\n", "only one class"),
             ("column.csv", b"text,label\na,1\nb,0\n", "did you mean 'label'")):
         (tmp_path / name).write_bytes(content)

@@ -15,10 +15,11 @@ from scipy import stats
 
 from dnm.config import RunConfig
 from dnm.errors import DnmError
+from dnm.methods import METHODS
 from dnm.plots.page import chromium
 from dnm.runs.results import frame
 from dnm.study import claims, report, tables
-from dnm.study.beside import beside, comparable_runs, side_by_side
+from dnm.study.beside import beside, comparable_runs, kept_runs, side_by_side
 from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, published, table_methods, table_rows
 from dnm.study.statistics import difference, holm, seeds_needed
 
@@ -339,9 +340,34 @@ def test_the_kept_report_is_that_of_the_kept_runs(tmp_path, no_png):
     from dnm.cli import main
 
     assert main(["paper", "report", "--out", str(tmp_path)]) == 0
-    for kept in sorted(path for path in (ROOT / "data" / "report").glob("*.*") if path.suffix in (".md", ".csv")):
+    for kept in sorted(path for path in (ROOT / "data" / "report").glob("[pc]*.*") if path.suffix in (".md", ".csv")):
         assert (tmp_path / kept.name).read_text() == kept.read_text(), f"{kept.name}: run `dnm paper report --out data/report`"
     assert {path.name for path in (ROOT / "data" / "report").glob("*.*")} >= {"paper.md", "claims.csv"}
+
+
+def test_the_readmes_accuracies_are_those_of_the_kept_runs():
+    """Every number of the table, ours from the kept runs, the paper's from its own."""
+    table = tables.readable(tables.summary(kept_runs().query(
+        "n_train == 50 and encoder == 'minilm' and profile == 'quick' and precision == 'float32' and usual")))
+    ours = table.set_index(["data", "method"])["accuracy (%)"]
+    paper = published().query("table < 6 and n_train == '50' and encoder == 'bert-base-uncased'")
+    paper, rows = paper.set_index(["dataset", "method"]).accuracy, 0
+    for line in re.findall(r"^\| (.+ \|(?: \d.+? \|){4})$", (ROOT / "README.md").read_text(), flags=re.M):
+        title, *cells = [cell.strip() for cell in line.strip("|").split("|")][:5]
+        name, rows = next(row for row in METHODS.values() if title.startswith(row.title)), rows + 1
+        for data, cell in zip(("subj", "mr", "sst2", "sst1"), cells, strict=True):
+            theirs = f" ({paper[data, name.name]:.1f})" if (data, name.name) in paper.index else ""
+            assert cell == ours[data, name.title] + theirs, (title, data)
+    assert rows == 7
+
+
+def test_the_page_on_speed_tells_what_was_measured():
+    kept = [json.loads((ROOT / "data" / "results" / f"bench-cpu-{name}.json").read_text()) for name in ("xeon-both-precisions", "epyc")]
+    rows = [row for part in (kept[0]["steps"], kept[0]["evaluation"], kept[1]["rows"]) for row in part]
+    measured = {(f"{row['milliseconds']:.0f} ms", f"{row.get('faster_than_trainer', 0):.2f}") for row in rows}
+    measured |= {(f"{row['milliseconds'] / 1000:.1f} s", f"{row.get('faster_than_trainer', 0):.2f}") for row in rows}
+    told = re.findall(r"([\d.]+ m?s) \(([\d.]+) x\)", (ROOT / "data" / "report" / "speed.md").read_text())
+    assert len(told) >= 17 and set(told) <= measured
 
 
 def test_a_run_kept_with_one_thread_and_with_two_counts_once(tmp_path):

@@ -54,6 +54,12 @@ def test_the_summary_agrees_with_numpy(records):
     assert table.loc["dnm"].to_plain_error == pytest.approx(difference.std(ddof=1) / np.sqrt(3))
 
 
+def test_a_pictures_heading_counts_the_seeds_of_its_rows(records):
+    runs = frame(records)
+    assert ", 3 seeds, " in charts.accuracies(runs).layout.title.text
+    assert ", 2 to 3 seeds, " in charts.accuracies(runs[(runs.method != "dnm") | (runs.seed > 0)]).layout.title.text
+
+
 def test_runs_of_different_settings_are_never_averaged(records):
     other = json.loads(json.dumps(records[0]))
     other["environment"]["precision"] = "bfloat16"
@@ -277,7 +283,7 @@ def test_run_all_after_the_study_trains_nothing():
 def test_the_study_executes_and_reports_offline(tmp_path, executed, runs, tiny_models):
     done, status = executed(TRAINING), []
     assert "widgets" not in json.loads(done.read_text())["metadata"]
-    configs = grid(["plain", "logreg"], [0], "smoke", encoder=str(tiny_models["bert"]))
+    configs = grid(["plain", "logreg"], [0], "lesson", encoder=str(tiny_models["bert"]))
     records = run_all(configs, runs, on_status=status.append)
     assert status[-1].reused == 2 and status[-1].trained == 0  # all there: nothing trains
     text = write_report([done], frame(records), tmp_path / "report.html").read_text()

@@ -2,9 +2,9 @@
 
 Each sentence is a short note about a visit to an everyday place. Every clause adds a known amount to a hidden score;
 the label is drawn from a distribution that depends on the score alone. So the best accuracy that any classifier can
-reach is known exactly (`Corpus.ceiling`). A note is of one mind, but counting its words does not tell which: blame
-that is denied or was only expected is praise, and so is blame of another place; hearsay does not count at all; of a
-contrast the main clause weighs more. The words and what they add lie in ``corpus.json``. Taught in notebook 04.
+reach is known exactly (``Dataset.ceiling``). A note is of one mind, but counting its words does not always tell which:
+blame that is denied or was only expected is praise, and so is blame of another place; what is conceded counts half,
+hearsay not at all. The words and what they add lie in ``corpus.json``. Taught in notebook 04.
 """
 
 import json
@@ -30,10 +30,6 @@ class Corpus:
     texts: dict[str, list[str]]
     labels: dict[str, list[int]]
     probabilities: dict[str, list[tuple[float, ...]]]
-
-    def ceiling(self, split: str = "test") -> float:
-        """Expected accuracy of the best possible classifier on the sentences of ``split``."""
-        return math.fsum(max(p) for p in self.probabilities[split]) / len(self.probabilities[split])
 
 
 def build(name: str = "builtin") -> Corpus:
@@ -74,9 +70,9 @@ def _note(rng: random.Random) -> tuple[str, float]:
     text, score = _opinion(rng, place, mood)
     for _ in range(rng.choice(_CLAUSES) - 1):
         if rng.random() < 0.25 and not {"but", "although"} & set(text.split()):
-            # A contrast, one a note: what is conceded weighs less.
+            # A contrast, one a note: what is conceded counts half.
             other, value = _opinion(rng, place, -mood)
-            text, score = rng.choice((f"although {other}, {text}", f"{other}, but {text}")), 1.5 * score + 0.5 * value
+            text, score = rng.choice((f"although {other}, {text}", f"{other}, but {text}")), score + 0.5 * value
         else:
             clause, value = _opinion(rng, place, mood) if rng.random() < 0.7 else _aside(rng)
             text, score = text + rng.choice((", and ", "; ")) + clause, score + value

@@ -8,7 +8,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,12 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from dnm.config import DATASETS, FILE_SUFFIXES, RunConfig
+from dnm.config import DATASETS, FILE_SUFFIXES, RunConfig, is_data_file
 from dnm.data import corpus
-from dnm.data.files import SPLITS, read_folder, read_rows
+from dnm.data.files import SPLITS, Table, read_folder, read_splits, read_table, same
 from dnm.data.hub import reachable
+from dnm.data.splits import Split, split_pooled, stratified_order
 from dnm.disk import write_atomically
 from dnm.errors import DnmError, mendable, project_root, unknown
+
+OWN = "own"  # salt of what is drawn from files of one's own: their rows alone decide, not their names
 
 # Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
 # no fixed split of these sizes, so the split is ours.
@@ -36,23 +41,6 @@ REAL = {
 
 
 @dataclass(frozen=True)
-class Split:
-    """Sentences and their class numbers, ``[n]`` each; ``probabilities`` ``[n, c]`` for the built-in corpus."""
-
-    texts: list[str]
-    labels: np.ndarray
-    probabilities: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, index) -> "Split":
-        index = np.asarray(index, dtype=int)
-        chosen = None if self.probabilities is None else self.probabilities[index]
-        return Split([self.texts[i] for i in index], self.labels[index], chosen)
-
-
-@dataclass(frozen=True)
 class Dataset:
     """Three splits, the classes' names, and where the sentences came from."""
 
@@ -62,6 +50,7 @@ class Dataset:
     validation: Split
     test: Split
     source: str
+    salt: str = ""  # of what is drawn from it; else its name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,35 +70,52 @@ class Dataset:
         return None if known is None else float(known.max(axis=1).mean())
 
 
-@lru_cache(maxsize=8)
 def load_dataset(name: str, text_column: str = "", label_column: str = "") -> Dataset:
     """A data set by name, or from a file or folder of one's own.
 
     Named sets are looked for in ``$DNM_DATA_DIR``, then ``data/``, then on the Hugging Face Hub. A single
-    file is split 80/10/10 (train/validation/test); a folder holds ``train`` and optionally ``validation``
-    and ``test`` files, and what is missing is taken from the training sentences.
+    file (see `dnm.data.files`) is split 80/10/10 (train/validation/test); a folder holds ``train`` and
+    optionally ``validation`` and ``test`` files, and what is missing is taken from the training sentences.
+    A file that has changed since is read anew; a warning says what was guessed, left out or found odd.
 
     Raises
     ------
-    DnmError : nothing found, a missing column, an empty text, undecodable bytes, one class only.
+    DnmError : nothing found, a missing column, many rows with gaps, undecodable bytes, one class only.
     """
+    return _load(str(name), text_column, label_column, () if name in corpus.LABELS else _stamp(str(name)))
+
+
+def _stamp(name: str) -> tuple:
+    """Paths, times and sizes of the files behind a name: what tells that they have changed since they were read."""
+    places = [folder / name for folder in data_folders()] if name in REAL else [Path(name)]
+    files = [file for place in places if place.exists()
+             for file in ([place] if place.is_file() else filter(is_data_file, sorted(place.iterdir())))]
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+@lru_cache(maxsize=8)
+def _load(name: str, text_column: str, label_column: str, stamp: tuple) -> Dataset:
     if name in corpus.LABELS:
         built = corpus.build(name)
         splits = [Split(built.texts[s], np.array(built.labels[s]), np.array(built.probabilities[s])) for s in SPLITS]
         return Dataset(name, corpus.LABELS[name], *splits, source="built-in grammar")
     if name in REAL:
-        for folder in data_folders():
-            if (folder / name).is_dir():
-                return _real(name, read_folder(folder / name), source="files")
+        damaged = None
+        for folder in (place / name for place in data_folders() if (place / name).is_dir()):
+            try:
+                return _real(name, read_folder(folder), source="files")
+            except DnmError as error:  # another folder may be whole, as after `dnm fetch`
+                damaged = damaged or error
+        if damaged:
+            raise damaged
         return _real(name, from_hub(name), source=f"Hugging Face Hub, {REAL[name]['source']}")
     path = Path(name)
     if not path.exists():
         raise DnmError(f"no such data file or folder: {path} (named data sets: {', '.join(DATASETS)})")
-    if path.is_file() and path.suffix not in FILE_SUFFIXES:
+    if path.is_file() and not is_data_file(path):
         raise DnmError(f"cannot read {path.name}: use one of {', '.join(FILE_SUFFIXES)}")
-    tables = {"all": read_rows(path, text_column, label_column)} if path.is_file() else \
-        read_folder(path, text_column, label_column)
-    return _own(path, tables)
+    return _own(path, {"all": read_table(path, text_column, label_column)} if path.is_file() else
+                read_splits(path, text_column, label_column))
 
 
 def dataset_of(config: RunConfig) -> Dataset:
@@ -123,14 +129,13 @@ def data_folders() -> list[Path]:
     return [*folders, project_root() / "data"]
 
 
-# ---------------------------------------------------------------- splits and subsets
-
 def subset(data: Dataset, n: int | str, seed: int) -> np.ndarray:
     """Indices of a stratified training subset, a function of data set, size and seed alone.
 
     Subsets of one seed are nested: the first 50 of the 200 are the 50.
     """
-    return stratified_order(data.train.texts, data.train.labels, f"{data.name} subset {seed}")[:subset_size(data, n)]
+    order = stratified_order(data.train.texts, data.train.labels, f"{data.salt or data.name} subset {seed}")
+    return order[:subset_size(data, n)]
 
 
 def subset_size(data: Dataset, n: int | str) -> int:
@@ -159,45 +164,12 @@ def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     return list(found)
 
 
-def stratified_order(texts: list[str], labels: np.ndarray, salt: str) -> np.ndarray:
-    """An order ``[n]`` of the sentences every prefix of which has the classes in proportion.
-
-    Within a class, sentences are ordered by a hash of their text, so the order of the rows does not matter.
-    The r-th sentence of a class of m gets the rank (r + 1/2) / m (Webster's apportionment, whose prefixes
-    are nested); the first of every class comes at the very front.
-    """
-    keys = np.array([hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest() for text in texts])
-    labels, ranks = np.asarray(labels), np.empty(len(texts))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        position = np.empty(len(members))
-        position[np.argsort(keys[members], kind="stable")] = np.arange(len(members))
-        ranks[members] = np.where(position == 0, 0.0, (position + 0.5) / len(members))
-    return np.lexsort((keys, ranks))
-
-
 def limited(data: Dataset, split: str, limit: int) -> Split:
     """A split, or its first ``limit`` sentences in an order that keeps the classes in proportion."""
     whole = getattr(data, split)
     if not limit or limit >= len(whole):
         return whole
-    return whole.take(stratified_order(whole.texts, whole.labels, f"{data.name} {split} limit")[:limit])
-
-
-def split_pooled(rows: Split, sizes: tuple[int, int, int], salt: str) -> list[Split]:
-    """Train, validation and test of the given sizes: stratified, deterministic, no sentence in two of them.
-
-    Sentences that occur more than once (up to case and spacing) all go to the training split.
-    """
-    key = np.array([" ".join(text.split()).casefold() for text in rows.texts])
-    _, inverse, occurrences = np.unique(key, return_inverse=True, return_counts=True)
-    single = np.flatnonzero(occurrences[inverse] == 1)
-    if len(single) < sizes[1] + sizes[2]:
-        raise DnmError(f"too few distinct sentences ({len(single)}) for a validation and a test split")
-    held = single[stratified_order([rows.texts[i] for i in single], rows.labels[single], f"{salt} split")]
-    test, validation = held[:sizes[2]], held[sizes[2]:sizes[1] + sizes[2]]
-    train = np.setdiff1d(np.arange(len(rows)), np.concatenate([test, validation]))
-    return [rows.take(train), rows.take(validation), rows.take(test)]
+    return whole.take(stratified_order(whole.texts, whole.labels, f"{data.salt or data.name} {split} limit")[:limit])
 
 
 def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Dataset:
@@ -220,37 +192,51 @@ def _real(name: str, tables: dict[str, tuple[list, list]], source: str) -> Datas
     return Dataset(name, about["labels"], *splits, source=source)
 
 
-def _own(path: Path, tables: dict[str, tuple[list, list]]) -> Dataset:
+def _own(path: Path, tables: dict[str, Table]) -> Dataset:
     """One's own files: string labels allowed, missing splits carved from the training sentences."""
-    names = {label for _, labels in tables.values() for label in labels}
-    names = sorted(names, key=int if all(name.lstrip("-").isdigit() for name in names) else str)
+    for table in tables.values():
+        if table.notes:
+            warnings.warn(f"{table.file}: {'; '.join(table.notes)}", stacklevel=4)
+    first = tables.get("all") or tables.get("train")
+    if first is None:
+        raise DnmError(f"{path}: no train file (looked for train{{{','.join(FILE_SUFFIXES)}}})")
+    names = sorted(set(first.labels), key=_number if all(_number(name) for name in set(first.labels)) else str)
+    for table in tables.values():
+        for name, count in Counter(table.labels).items():
+            if name not in names:
+                raise DnmError(f"{table.file}: class {name!r} ({count} rows) does not occur in {first.file}: a file "
+                               "without labels? Leave it out")
     if len(names) < 2:
         raise DnmError(f"{path.name}: only one class ({names[0]}); classification needs at least two")
-    parts = {split: Split(texts, np.array([names.index(label) for label in labels]))
-             for split, (texts, labels) in tables.items()}
-    pool = parts.pop("all", None) or parts.pop("train", None)
-    if pool is None:
-        raise DnmError(f"{path}: no train file (looked for train{{{','.join(FILE_SUFFIXES)}}})")
+    parts = {split: Split(table.texts, np.array([names.index(label) for label in table.labels]))
+             for split, table in tables.items()}
+    pool = parts.pop("all", None) or parts.pop("train")
     tenth = max(len(names), round(len(pool) / 10))
     sizes = [0 if split in parts else tenth for split in SPLITS[1:]]
     if len(pool) - sum(sizes) < len(names):
         raise DnmError(f"{path.name}: {len(pool)} rows are fewer examples than {len(names)} classes need for "
                        "training, validation and test; give more rows or separate files")
-    carved = split_pooled(pool, (len(pool) - sum(sizes), *sizes), path.name)
+    try:
+        carved = split_pooled(pool, (len(pool) - sum(sizes), *sizes), OWN)
+    except DnmError as error:
+        raise DnmError(f"{path.name}: {error}") from None
     parts = {split: parts.get(split, part) for split, part in zip(SPLITS, carved, strict=True)}
     if len(parts["test"]) < 50:
         warnings.warn(f"{path.name}: only {len(parts['test'])} test sentences, so one more right or wrong is "
-                      f"{100 / len(parts['test']):.0f} points of accuracy", stacklevel=3)
-    shared = set(parts["train"].texts) & (set(parts["validation"].texts) | set(parts["test"].texts))
-    if shared:
-        warnings.warn(f"{path.name}: {len(shared)} training sentences also stand in validation or test; "
-                      "accuracies will look better than they are", stacklevel=3)
-    if len(np.unique(parts["train"].labels)) < len(names):
-        raise DnmError(f"{path.name}: some classes have no training sentence")
-    return Dataset(path.stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name)
+                      f"{100 / len(parts['test']):.0f} points of accuracy", stacklevel=4)
+    held = {same(text) for split in SPLITS[1:] for text in parts[split].texts}
+    if shared := sum(text in held for text in {same(text) for text in parts["train"].texts}):
+        warnings.warn(f"{path.name}: {shared} training sentences also stand in validation or test; "
+                      "accuracies will look better than they are", stacklevel=4)
+    columns = f" (guessed: text {first.text!r}, label {first.label!r})" if first.guessed else ""
+    stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
+    return Dataset(stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name + columns, salt=OWN)
 
 
-# ---------------------------------------------------------------- fetching
+def _number(name: str) -> tuple[float, str] | None:
+    """A class name's place among numbers; None if it is none."""
+    return (float(name), name) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) else None
+
 
 def from_hub(name: str) -> dict[str, tuple[list[str], list[int]]]:
     """The data set's splits from the Hugging Face Hub (or its local cache)."""

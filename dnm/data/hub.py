@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -110,9 +111,16 @@ def reachable(seconds: float = 5.0) -> bool:
     import huggingface_hub.constants as hub
     from huggingface_hub.utils import get_session
 
+    answered = []
+
+    def ask():
+        with contextlib.suppress(Exception):  # whatever it is, the client would retry it for half a minute
+            answered.append(get_session().head(hub.ENDPOINT, timeout=seconds))  # through a proxy, where there is one
+
     if not hub.HF_HUB_OFFLINE:
-        try:
-            get_session().head(hub.ENDPOINT, timeout=seconds)  # through a proxy, where there is one
-        except Exception:  # whatever it is, the client would retry it for half a minute
+        thread = threading.Thread(target=ask, daemon=True)  # a look-up of the name has no time-out of its own
+        thread.start()
+        thread.join(seconds)
+        if not answered:
             os.environ["HF_HUB_OFFLINE"], hub.HF_HUB_OFFLINE = "1", True
     return not hub.HF_HUB_OFFLINE

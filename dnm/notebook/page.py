@@ -19,7 +19,6 @@ from pygments.lexers import PythonLexer
 from dnm.disk import write_atomically
 from dnm.errors import project_root
 from dnm.methods import METHODS
-from dnm.notebook.start import PLOTLY
 from dnm.plots.charts import accuracies
 from dnm.plots.look import number, standard_error
 from dnm.plots.page import figure_html, page, table_html
@@ -28,7 +27,7 @@ from dnm.study import tables
 from dnm.study.claims import SIGNIFICANT
 from dnm.study.statistics import MOST, by_seed, difference, seeds_needed
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
+PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 FEWEST = math.ceil(math.log2(2 / SIGNIFICANT))  # pairs with which a sign-flip test can tell anything from chance
 
 
@@ -58,7 +57,9 @@ def opening(runs: pd.DataFrame) -> str:
     picture.update_layout(height=130 + 50 * most.title.nunique(), margin_t=70)  # so that the table is in sight
     return (f"<p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
-            "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed.</p>")
+            "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed." +
+            " The built-in notes are the project's own: what its kept runs say on the paper's data sets stands in "
+            "notebooks 00 and 05." * most["data"].iloc[0].startswith("builtin") + "</p>")
 
 
 def answer(runs: pd.DataFrame) -> str:

@@ -2,11 +2,10 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 
 from dnm.runs.progress import Status
-
-PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def setup_notebook() -> None:
@@ -20,26 +19,21 @@ def setup_notebook() -> None:
     plotly.io.renderers.default = "plotly_mimetype+png" if png else "plotly_mimetype"
     plotly.io.defaults.default_scale, plotly.io.defaults.default_width = 1, 820  # fits JupyterLab at 1280 pixels
     pd.options.display.max_colwidth = 200
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the place in our code
     pd.options.display.html.use_mathjax = False  # a dollar sign in a sentence is no formula
     pd.options.styler.html.mathjax = False
 
 
-def one_line() -> Callable[..., None]:
-    """A line of text, perhaps with a plotly figure, that later ones replace."""
+def one_line() -> Callable[[str], None]:
+    """A line of text that later ones replace."""
     from IPython.display import display
 
     handle = display({"text/plain": "…"}, raw=True, display_id=True)
-
-    def tell(text: str, figure=None) -> None:
-        handle.update({"text/plain": text} | ({PLOTLY: figure.to_plotly_json()} if figure else {}), raw=True)
-
-    return tell
+    return lambda text: handle.update({"text/plain": text}, raw=True)
 
 
 def in_notebook(seconds: float = 1.0) -> Callable[[Status], None]:
-    """Learning curves that grow in place, at most every ``seconds``; one line of text when all is done."""
-    from dnm.plots.charts import live_curves
-
+    """A line that says how far the runs are, anew at most every ``seconds``; at the end, what there is to note, too."""
     tell, last = one_line(), [0.0]
 
     def show(status: Status) -> None:
@@ -47,6 +41,6 @@ def in_notebook(seconds: float = 1.0) -> Callable[[Status], None]:
             tell("\n".join([status.line, *status.notes]))
         elif time.monotonic() - last[0] >= seconds:
             last[0] = time.monotonic()
-            tell(status.line, live_curves(status))
+            tell(status.line)
 
     return show

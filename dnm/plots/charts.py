@@ -149,19 +149,6 @@ def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
     return titled(figure, wrapped(title, 60, 2), min(360 + 35 * len(labels), 800), min(480 + 45 * len(labels), 820))
 
 
-def live_curves(status) -> go.Figure:
-    """The runs so far, drawn while they train; the title tells where the training is."""
-    figure = go.Figure()
-    for config in (config for config in status.configs if config in status.histories):
-        history, title, (colour, dash) = status.histories[config], config.title, style(config.method)
-        figure.add_scatter(x=[row["step"] for row in history], y=[100 * row["validation_accuracy"] for row in history],
-                           mode="lines+markers", line=dict(color=colour, dash=dash), name=title, legendgroup=title,
-                           showlegend=title not in {trace.name for trace in figure.data})
-    figure.update_xaxes(title_text="training step", range=[0, max(config.steps for config in status.configs) * 1.02])
-    figure.update_yaxes(title_text="validation accuracy (%)")
-    return titled(figure, dict(text=wrapped(status.line, 105), font_size=14), 400, legend=-0.2, t=70)
-
-
 def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.Figure:
     """Names down the y axis, the first on top."""
     names = [wrapped(name, 46) for name in names]
@@ -170,7 +157,8 @@ def _down(figure: go.Figure, names: list[str], top: float = -0.6, **axis) -> go.
 
 def _heading(what: str, runs) -> dict:
     """A title that names data, size, encoder, profile and device."""
-    first, seeds = runs.iloc[0], runs.seed.nunique()
+    first, counts = runs.iloc[0], runs.groupby(["data", "title"]).seed.nunique()
+    least, seeds = int(counts.min()), int(counts.max())
     about = (f"{', '.join(dict.fromkeys(runs.data))}, n = {first.n_train}, {first.encoder}, profile {first.profile}, "
-             f"{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
+             f"{f'{least} to ' * (least < seeds)}{seeds} seed{'s' * (seeds > 1)}, {first.device}, {first.precision}")
     return dict(text=f"{what}<br><sub>{wrapped(about, 125)}</sub>", y=1, yref="container", yanchor="top", pad_t=24)

@@ -58,21 +58,26 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
 
 
 def fleet_size(config: RunConfig) -> int:
-    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there.
-
-    Each holds its weights five times (gradients, two moments, the best ones) and activations, about as much again; what
-    does not fit after all is halved by `dnm.runs.workers`.
-    """
-    device, _ = resolve_device(config)
+    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there."""
+    device, dtype = resolve_device(config)
     if device.type != "cuda" or kind(config) is None:
         return 1
     if config.encoder == "cnn":
         return MOST
-    weights = sum(file.stat().st_size for file in model_folder(config.encoder).glob("*.safetensors"))
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(model_folder(config.encoder), local_files_only=True)
+    d, layers, width = shape.hidden_size, shape.num_hidden_layers, shape.intermediate_size
+    parameters = layers * (4 * d * d + 2 * d * width) + shape.vocab_size * d
+    tokens = 2 * config.batch_size * config.max_length  # rows are less than half full at worst
+    # Weights, gradients, two moments and the best weights, 4 bytes each; activations after Korthikanti et al. (2022),
+    # section 4.1, whose 34 and 5 count bytes at two a number.
+    activations = tokens * layers * (34 * d + 5 * shape.num_attention_heads * config.max_length) * (1 if dtype else 2)
     try:
-        return int(max(1, min(MOST, 0.8 * torch.cuda.mem_get_info(device)[0] // (10 * weights))))
+        free = torch.cuda.mem_get_info(device)[0]
     except RuntimeError:  # no room even to ask
         return 1
+    return int(max(1, min(MOST, 0.8 * free // (20 * parameters + activations))))
 
 
 def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options) -> list[tuple]:
@@ -109,6 +114,8 @@ def fit_fleet(configs: list[RunConfig], *, graph: bool | None = None, **options)
 def usual_shape(lengths: np.ndarray, count: int, capacity: int, share_rows: bool, pairs: bool) -> tuple[int, int]:
     """Rows ``(R, T)`` that hold 500 random batches of ``count`` sentences with lengths like those given.
 
+    A batch that needs more of them, which is rare, changes the shape and so the dropout masks of the whole fleet.
+
     ``pairs`` says that a sentence takes as much room as the longer one of a random pair.
     """
     drawn = np.random.default_rng(0).choice(lengths, (2, 500, count))
@@ -143,7 +150,8 @@ class Fleet:
         self.optimiser = adamw([*self.encoder.values()],
                                [p for *_, head in self.heads for p in head.values() if p.requires_grad],
                                self.first.config, capturable=self.graphed)
-        lengths = np.concatenate([encoded.lengths for encoded, _ in self.first.evaluated.values()])
+        # Of all training sentences, as the shape must not depend on those that the members have drawn.
+        lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
         self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
                                  self.first.batches.share_rows, self.first.method.mixes_words)
         self.window, self.start, self.at = None, -1, torch.zeros(1, dtype=torch.long, device=self.device)
@@ -170,8 +178,6 @@ class Fleet:
         for parameter, view in zip(own, stacked.data, strict=True):
             parameter.data = view
         return stacked
-
-    # ------------------------------------------------------------ one step
 
     def train_step(self) -> None:
         """One optimiser step of every run, without waiting for the device."""
@@ -243,8 +249,6 @@ class Fleet:
         with torch.cuda.graph(graph):
             self._compute()
         self.graph = graph
-
-    # ------------------------------------------------------------ evaluation
 
     def evaluate(self) -> None:
         """A row for every run's history; a run whose loss is no longer a number ends alone, with its ``failure``."""

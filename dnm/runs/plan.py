@@ -54,15 +54,12 @@ def units(config: RunConfig) -> float:
 
 def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, kept: Iterable[dict] = ()) -> list[str]:
     """Lines that say which runs there are, which are done, and how long the others, ``kept`` records too, will take."""
-    groups: dict[str, dict[str, list[int]]] = {}
-    todo, records = [], []
-    for config in {config.hash: config for config in configs}.values():
-        found = store.stored(config)
-        records += [found] if found else []
-        todo += [] if found else [config]
+    stored, groups = {config: store.stored(config) for config in configs}, {}
+    todo, records = [config for config in stored if not stored[config]], list(filter(None, stored.values()))
+    for config, found in stored.items():
         group = groups.setdefault(run_name(config).rpartition(", ")[0] + f", {config.label}", {"done": [], "to do": []})
-        group["done" if found else "to do"].append(config.seed)
-    lines = [f"{what}: " + "; ".join(f"{state}: seeds {' '.join(map(str, seeds))}" if seeds else f"{state}: none"
+        group["done" if found else "to do"].append(str(config.seed))
+    lines = [f"{what}: " + "; ".join(f"{state}: seeds {' '.join(seeds)}" if seeds else f"{state}: none"
                                      for state, seeds in group.items()) for what, group in groups.items()]
     workers = workers or default_workers(todo)
     seconds = expected_seconds(todo, records or records_in(store.folder)) / workers

@@ -17,8 +17,8 @@ from dnm.runs.store import records_in
 
 # What runs must share to be averaged or compared.
 COMPARABLE = ["data", "fingerprint", "n_train", "encoder", "weights", "profile", "device", "precision"]
-_COLUMNS = [*COMPARABLE, "dataset", "method", "title", "usual", "seed", "accuracy", "last_accuracy", "best_step",
-            "ceiling", "seconds", "hash", "labels", "history", "predictions"]
+_COLUMNS = [*COMPARABLE, "dataset", "method", "title", "usual", "seed", "validation", "accuracy", "last_accuracy",
+            "best_step", "ceiling", "seconds", "hash", "labels", "history", "predictions"]
 
 
 def _device(record: dict) -> str:
@@ -27,7 +27,7 @@ def _device(record: dict) -> str:
 
 
 def frame(records: list[dict]) -> pd.DataFrame:
-    """One row a run; accuracies and ceiling in percent.
+    """One row a run; accuracies (``validation``: the best) and ceiling in percent.
 
     ``dataset`` is a name or a path, ``data`` what people call it; ``usual`` says that the method has its own settings;
     ``history`` and ``predictions`` are those of the record.
@@ -38,6 +38,7 @@ def frame(records: list[dict]) -> pd.DataFrame:
         "fingerprint": r["data"]["fingerprint"], "weights": r["encoder_weights"], "profile": r["label"],
         "device": _device(r),
         "precision": r["environment"]["precision"], "usual": r["title"] == METHODS[r["config"]["method"]].title,
+        "validation": 100 * max((row["validation_accuracy"] for row in r["history"]), default=np.nan),
         "accuracy": 100 * r["test_accuracy"], "last_accuracy": 100 * r["last_test_accuracy"],
         "ceiling": 100 * r["data"]["ceiling"] if r["data"]["ceiling"] else np.nan, "labels": r["data"]["labels"],
         "predictions": r["test_predictions"]} for r in records], columns=_COLUMNS)
@@ -59,5 +60,6 @@ def load(path: Path) -> pd.DataFrame:
                record["environment"]["precision"])
         records.setdefault(key, record | {"label": RunConfig(**record["config"]).label})
     if not records:
-        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`")
+        raise DnmError(f"{path} holds no finished runs; train some with `dnm train`" if Path(path).exists() else
+                       f"{path}: there is no such file or folder of stored runs")
     return frame(list(records.values()))

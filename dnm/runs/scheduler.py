@@ -15,8 +15,7 @@ from contextlib import contextmanager, nullcontext
 
 from filelock import Timeout
 
-from dnm.config import DATASETS, RunConfig
-from dnm.data.datasets import load_dataset
+from dnm.config import RunConfig
 from dnm.data.hub import identity
 from dnm.errors import DnmError, Interrupted, reason
 from dnm.runs.plan import default_workers, run_name, units
@@ -84,8 +83,6 @@ class _Sweep:
     def __init__(self, configs: list[RunConfig], store: RunStore, models: set[RunConfig], tell: Callable):
         self.status, self.store, self.models, self.tell = Status(list(dict.fromkeys(configs))), store, models, tell
         self.errors, self.deaths = {}, Counter()
-        if any(config.dataset not in DATASETS for config in configs):
-            load_dataset.cache_clear()  # a file of one's own may have changed since it was read
         for config in self.status.configs:  # look first, so that the time left counts what is to do
             if found := store.stored(config, config in models, warn=True):
                 self.status.histories[config] = found["history"]

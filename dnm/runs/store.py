@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data.datasets import dataset_of
 from dnm.data.hub import identity
 from dnm.disk import write_atomically
-from dnm.errors import DnmError, project_root
+from dnm.errors import DnmError, project_root, reason
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ class RunStore:
 
     def put_error(self, config: RunConfig, error: str, details: str = "") -> None:
         """Record why a run failed; the next sweep tries it again, and its result removes the record."""
-        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(),
-                 "when": time.strftime("%Y-%m-%d %H:%M:%S"), "details": details}
+        about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(), "details": details}
         write_atomically(self.error_path(config), (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
 
     def stored(self, config: RunConfig, with_model: bool = False, warn: bool = False) -> dict | None:
@@ -134,18 +132,20 @@ class RunStore:
 
 
 def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
-    """Name, command and records of every file of one run or several in a folder, or of a single file."""
+    """Name, command and records of every file of one run or several in a folder, or of a single file.
+
+    What is no file of runs, such as a benchmark, is passed over; one that cannot be read is left out with a warning.
+    """
     found = []
     for file in [path] if path.is_file() else sorted(path.glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            runs = content.get("runs", [content])
-            if all(record["format"] == RESULT_FORMAT for record in runs):
-                found.append((file.name, content.get("command", ""), runs))
-        except (KeyError, TypeError, AttributeError):  # some other JSON, such as a benchmark
-            continue
-        except (ValueError, OSError) as error:
-            warnings.warn(f"{file} cannot be read ({type(error).__name__}) and is left out", stacklevel=2)
+            runs = content.get("runs", [content] * ("format" in content)) if isinstance(content, dict) else []
+            if any(record["format"] != RESULT_FORMAT for record in runs):
+                raise ValueError("of another version")
+            found += [(file.name, content.get("command", ""), runs)] * bool(runs)
+        except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+            warnings.warn(f"{file} cannot be read ({reason(error)}) and is left out", stacklevel=2)
     return found
 
 

@@ -2,6 +2,17 @@
 
 A run's lock decides who trains it, so that two sweeps on one store neither lose nor repeat a run, and a worker that is
 killed leaves a run that the next one takes up. Taught in notebook 05.
+
+On more than one machine, with a folder that all of them see and a thread a worker::
+
+    dask scheduler                                                              # prints its address
+    OMP_NUM_THREADS=4 dask worker tcp://node1:8786 --nthreads 1 --nworkers 4    # on each machine
+    dnm paper all --cluster tcp://node1:8786 --runs /shared/runs
+
+On Slurm, dask-jobqueue starts the workers: ``SLURMCluster(cores=4, processes=1, memory="8GB", walltime="04:00:00",
+worker_extra_args=["--nthreads", "1"])``, then ``scale(jobs=20)``; its ``scheduler_address`` goes to ``--cluster``. A
+job that reaches its time limit costs the time since its last checkpoint, a minute at most. Locks are the file system's
+own (``flock``), which NFS 4 and Lustre honour across machines, the latter mounted with ``flock``.
 """
 
 import contextlib
@@ -21,6 +32,7 @@ import joblib
 from filelock import FileLock, Timeout
 
 from dnm.config import RunConfig
+from dnm.data.datasets import dataset_of
 from dnm.disk import DiskError
 from dnm.errors import DeviceLost, DnmError, Interrupted, mendable, reason
 from dnm.runs.plan import run_name
@@ -46,16 +58,18 @@ class StopFile:
 
 def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *options) -> Iterator[tuple[Ends, list[str]]]:
     """Hand groups of runs to local processes or a Dask cluster; yield what `work` says of each as it ends."""
+    # A worker whose memory has grown is replaced between two runs; that loses nothing and needs no word.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
     with contextlib.ExitStack() as stack:
-        threads = 0
         if cluster:
             client = stack.enter_context(_dask(cluster))
             nodes = max(1, sum(client.nthreads().values()))
             stack.enter_context(joblib.parallel_config("dask", n_jobs=nodes, client=client))
         else:
             threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers)))  # of one, joblib makes none
-        tasks = (joblib.delayed(work)(configs, *options, threads=threads, main=os.getpid()) for configs in groups)
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers),  # of one, joblib makes none
+                                                       inner_max_num_threads=threads))
+        tasks = (joblib.delayed(work)(configs, *options, main=os.getpid()) for configs in groups)
         # A cluster may grow while the sweep runs, so it is told of all runs at once.
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
                                    pre_dispatch="all" if cluster else 2 * workers if workers > 1 else 1)(tasks)
@@ -72,25 +86,21 @@ def _dask(address: str):
 
 
 def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set[RunConfig], options: dict,
-         threads: int = 0, main: int = 0) -> tuple[Ends, list[str]]:
+         main: int = 0) -> tuple[Ends, list[str]]:
     """Train a group of runs, here; how each of them ended, and warnings. All is stored before this returns.
 
     ``stop`` is an event or a `StopFile`; ``wait`` says whether to wait for runs that others train; ``models`` are those
-    whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked, ``threads`` how many
-    this one may have (0: as many as it likes).
+    whose models are kept, ``options`` those of `fit_fleet`; ``main`` is the process that asked (0: this one).
     """
     elsewhere = main not in (0, os.getpid())
     if elsewhere:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asked, who leaves a stop sign
         _take_gpu()
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(DnmError):
+            dataset_of(configs[0])  # what is odd about the data, the one who asked has said
     if stop.is_set():
         return [(config, "stopped") for config in configs], []
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    told = ["goes on from its checkpoint"] * store.checkpoint_path(*configs).exists()
     in_charge = elsewhere or threading.current_thread() is threading.main_thread()  # of warnings, which threads share
     with warnings.catch_warnings(record=True) if in_charge else contextlib.nullcontext([]) as caught:
         if in_charge:
@@ -103,8 +113,7 @@ def work(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: se
             for config in configs:
                 store.put_note(config, 0, [], failure=str(error))
             os._exit(1)  # for another process to take up
-    told += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
-    return ends, [f"{run_name(configs[0])}: {text}" for text in told]
+    return ends, [f"{run_name(configs[0])}: {w.message}" for w in caught if issubclass(w.category, UserWarning)]
 
 
 def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
@@ -149,6 +158,8 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
             options.get("on_progress", lambda run: None)(run)
 
         if todo:
+            if store.checkpoint_path(*todo).exists():
+                warnings.warn("goes on from its checkpoint", stacklevel=2)
             trained = fit_fleet(todo, checkpoint=store.checkpoint_path(*todo), stop=stop,
                                 **options | {"on_progress": progress})
             for config, (record, run) in zip(todo, trained, strict=True):

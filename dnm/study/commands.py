@@ -22,7 +22,10 @@ def train(methods, seeds, profile, runs, save_models, results, workers, fleet, *
     print(tables.caption(table), tables.readable(table).to_string(index=False), sep="\n")
     print(f"runs: {store.folder}")
     if save_models:
-        print("models:", *(f"{store.model_path(c)}  {c.method}, seed {c.seed}" for c in configs), sep="\n  ")
+        ranked = frame(records).sort_values("validation", ascending=False, kind="stable")
+        print("models, the best on validation sentences first:", *(
+            f"{store.folder / run.hash}.model  {run.method}, seed {run.seed}: validation {run.validation:.1f}%"
+            for run in ranked.itertuples()), sep="\n  ")
     if results:
         print(keep(records, results))
 
@@ -54,7 +57,7 @@ def show_list() -> None:
         print(f"  {row.name:16} {row.title} ({row.source})")
     print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
           "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
-    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, JSON Lines or Parquet file, or a folder of them")
+    print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, Excel, JSON or Parquet file, or a folder of them")
     print("encoders:\n  " + ", ".join(ENCODER_SETTINGS) + ", the id of any encoder on the Hub, or a local folder")
     print("profiles:")
     for name, values in PROFILES.items():
