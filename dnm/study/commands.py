@@ -38,10 +38,10 @@ def report(runs: str, out: Path) -> None:
 
 def predict(model: str, texts: list[str], runs: str | None) -> None:
     """Print the class and the scores of each text."""
-    from dnm.classifier import Classifier
+    from dnm.classify.estimator import DNMClassifier
 
-    classifier = Classifier.load(RunStore.open(runs).find(model, ".model"))
-    kind = "cosine" if classifier.config.row.embeds_labels else "logit"
+    classifier = DNMClassifier.load(RunStore.open(runs).find(model, ".model"))
+    kind = "cosine" if classifier.config_.row.embeds_labels else "logit"
     for text, scores in zip(texts, classifier.scores(texts), strict=True):
         ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
