@@ -129,6 +129,15 @@ def test_a_setting_that_makes_no_sense_is_named(make, settings, told):
 
 # ---------------------------------------------------------------- training
 
+@pytest.mark.parametrize("method", ["plain", "label-embedding", "dnm", "logreg"])
+def test_it_learns_what_a_word_tells(make, method):
+    words = np.random.default_rng(0).choice(["tea", "cup", "house", "river", "train"], (120, 4)).tolist()
+    texts = [" ".join([*row, "fine" if i % 2 else "poor"]) for i, row in enumerate(words)]
+    y = ["yes" if i % 2 else "no" for i in range(120)]
+    found = make(method=method, steps=60, lr=3e-3).fit(texts[:100], y[:100])
+    assert found.score(texts[100:], y[100:]) > 0.9
+
+
 def test_random_state_decides_the_outcome_and_torchs_state_is_left_alone(make, corpus):
     texts, y = (part[:40] for part in corpus)
     before = torch.get_rng_state()
@@ -433,7 +442,22 @@ WITH_ROWS = ["fit_score_takes_y", "estimators_overwrite_params", "dont_overwrite
              "estimators_dtypes", "pipeline_consistency", "estimators_pickle", "f_contiguous_array_estimator", "classifier_data_not_an_array",
              "classifiers_one_label", "classifiers_classes", "classifiers_regression_target", "supervised_y_no_nan", "supervised_y_2d",
              "non_transformer_estimators_n_iter", "decision_proba_consistency", "methods_sample_order_invariance", "methods_subset_invariance",
-             "fit2d_1feature", "fit2d_1sample", "dict_unchanged", "fit_idempotent", "fit_check_is_fitted", "requires_y_none"]
+             "fit2d_1feature", "fit2d_1sample", "dict_unchanged", "fit_idempotent", "fit_check_is_fitted", "requires_y_none",
+             "positive_only_tag_during_fit", "class_weight_classifiers"]
+
+
+NOT_FOR_TEXT = {
+    "texts have no features to count or to name": ["n_features_in", "n_features_in_after_fitting", "estimators_empty_data_messages",
+                                                   "estimators_partial_fit_n_features", "fit1d", "fit2d_predict1d", "classifiers_train"],
+    "texts are no numbers": ["complex_data", "dtype_object", "estimators_nan_inf", "array_api_input"],
+    "texts are no sparse matrix": ["estimator_sparse_tag", "estimator_sparse_array", "estimator_sparse_matrix"],
+    "it takes no weights of single sentences": ["classifiers_one_label_sample_weights"]}
+
+
+def test_every_check_of_scikit_learns_is_run_or_known_not_to_apply():
+    listed = [*WITHOUT_DATA, *WITH_ROWS, *(check for checks in NOT_FOR_TEXT.values() for check in checks)]
+    known = {estimator_checks._check_name(check).removeprefix("check_") for check in estimator_checks._yield_all_checks(Spoken(), legacy=True)}
+    assert known == set(listed) - {"estimator_cloneable"} and len(listed) == len(set(listed))
 
 
 @pytest.mark.parametrize("check", WITHOUT_DATA)
@@ -443,5 +467,5 @@ def test_scikit_learns_checks_without_data(make, check):
 
 @pytest.mark.parametrize("check", WITH_ROWS)
 def test_scikit_learns_checks_with_rows_as_sentences(make, check):
-    numbers = Spoken(**make(method="plain", steps=2).get_params())
+    numbers = Spoken(**make(method="plain", steps=30 if "weight" in check else 2).get_params())
     getattr(estimator_checks, f"check_{check}")("Spoken", numbers)
