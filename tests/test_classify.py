@@ -1,9 +1,11 @@
 """The classifier for people's own texts: scikit-learn's habits, its folder, and the same model under `transformers`."""
 
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -18,7 +20,7 @@ from sklearn.utils import estimator_checks
 from dnm.classify import estimator
 from dnm.classify.estimator import DNMClassifier
 from dnm.data.datasets import load_dataset
-from dnm.errors import DnmError
+from dnm.errors import DnmError, Interrupted
 from dnm.runs.store import RunStore
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*predict_proba is not calibrated", "ignore:K = 5 needs")
@@ -129,7 +131,7 @@ def test_a_setting_that_makes_no_sense_is_named(make, settings, told):
 
 # ---------------------------------------------------------------- training
 
-@pytest.mark.parametrize("method", ["plain", "label-embedding", "dnm", "logreg"])
+@pytest.mark.parametrize("method", ["plain", "label-embedding", "dnm"])
 def test_it_learns_what_a_word_tells(make, method):
     words = np.random.default_rng(0).choice(["tea", "cup", "house", "river", "train"], (120, 4)).tolist()
     texts = [" ".join([*row, "fine" if i % 2 else "poor"]) for i, row in enumerate(words)]
@@ -174,13 +176,23 @@ def test_few_sentences_are_all_trained_and_that_is_said_once(make, corpus):
         warnings.simplefilter("always")
         few = make(method="plain", steps=7).fit(texts[:30], y[:30])
     told = [str(warning.message) for warning in caught]
-    assert told == ["none of the 30 sentences could be set aside for validation: all were trained for 7 steps, so predict_proba "
-                    "is not calibrated (30 validation sentences are needed)"]
+    assert told == ["none of the 30 sentences is set aside for validation: all are trained, for 7 steps, so predict_proba is not "
+                    "calibrated (30 validation sentences are needed)"]
     assert few.n_iter_ == 7 and few.validation_score_ is None and few.temperature_ is None and few.counts_["train"] == 30
     np.testing.assert_allclose(few.predict_proba(texts), softmax(few.scores(texts).astype(float), axis=1))
     with pytest.warns(UserWarning, match="only 20 of the 100 sentences are set aside"):
         some = make(method="plain", steps=7).fit(texts[:100], y[:100])
     assert some.validation_score_ is not None and some.temperature_ is None
+
+
+def test_whoever_watches_sees_every_step_and_can_stop_it(make, corpus, capsys):
+    steps, stop = [], threading.Event()
+    make(method="plain", steps=30, verbose=True).fit(*corpus, on_progress=lambda run: steps.append(run.step))
+    told = capsys.readouterr().out.splitlines()
+    assert steps == list(range(1, len(steps) + 1)) and len(told) == len(steps) // 2 <= 15
+    assert all(re.fullmatch(r"step \d+: train loss \d\.\d{3}, validation loss \d\.\d{3}, validation accuracy [01]\.\d{3}", line) for line in told)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 30"):
+        make(steps=30).fit(*corpus, stop=stop, on_progress=lambda run: stop.set() if run.step == 3 else None)
 
 
 @pytest.mark.parametrize("rare", [1, 2])
@@ -309,10 +321,30 @@ def test_a_folder_that_is_no_model_or_damaged_is_told(fitted, tmp_path):
         (tmp_path / "damaged" / file).unlink()
         with pytest.raises(DnmError):
             DNMClassifier.load(tmp_path / "damaged")
+    with pytest.raises(DnmError, match="cannot write"):
+        fitted.save(tmp_path / "model" / "README.md")
     (tmp_path / "earlier").mkdir()
     (tmp_path / "earlier" / "model.safetensors").touch()
     with pytest.raises(DnmError, match="earlier version"):
         DNMClassifier.load(tmp_path / "earlier")
+
+
+def test_a_folder_takes_another_model_and_half_of_one_is_none(fitted, make, corpus, tmp_path, monkeypatch):
+    import transformers
+
+    import dnm.classify.hf  # noqa: F401
+    cnn, texts = make(encoder="cnn").fit(*corpus), corpus[0][:5]
+    for one in (fitted, cnn, fitted):
+        transformers.AutoModel.from_pretrained(fitted.encoder).save_pretrained(tmp_path)  # somebody else's weights
+        one.save(tmp_path)
+        np.testing.assert_array_equal(DNMClassifier.load(tmp_path).scores(texts), one.scores(texts))
+        assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "encoder" / "model.safetensors").exists() == (one is fitted)
+    assert not any(transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)[1].values())
+    monkeypatch.setattr("dnm.classify.saved.card", lambda *_: 1 / 0)  # whatever stops it on the way
+    with pytest.raises(ZeroDivisionError):
+        cnn.save(tmp_path)
+    with pytest.raises(DnmError, match="has no head.safetensors"):
+        DNMClassifier.load(tmp_path)
 
 
 def test_a_single_argument_that_is_not_utf8_is_one_line(fitted, tmp_path):
@@ -344,6 +376,25 @@ def test_the_pipeline_serves_the_same_scores(make, corpus, tiny_models, tmp_path
     np.testing.assert_allclose(served[:, 1] - served[:, 0], found.decision_function(asked), atol=4e-5)
     serve = transformers.pipeline("text-classification", model=str(tmp_path), truncation=True)
     assert [row["label"] for row in serve(asked)] == found.predict(asked).tolist()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_on_either_side_pools_the_same_states(tiny, corpus, tmp_path, pooling, side):
+    import transformers
+
+    import dnm.classify.hf  # noqa: F401
+    from dnm.training import Run
+
+    found = precise(DNMClassifier.of(Run(tiny(method="dnm", pooling=pooling))))
+    found.save(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, padding_side=side)
+    batch = tokenizer(corpus[0][:12], padding=True, return_tensors="pt")
+    batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(**batch).logits, found.scores(corpus[0][:12]), atol=1e-5)
+    assert batch["attention_mask"].min() == 0 and tokenizer.model_max_length == 64
 
 
 @pytest.mark.parametrize("method", ["dnm", "plain"])

@@ -156,8 +156,9 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
     def _say(self, n: int, held: int) -> None:
         usual = f"so predict_proba is not calibrated ({CALIBRATION} validation sentences are needed)"
         if not held:
-            warnings.warn(f"none of the {n} sentences could be set aside for validation: all were trained for "
-                          f"{self.n_iter_} steps, {usual}", stacklevel=3)
+            steps = f", for {self.n_iter_} steps," if self.n_iter_ else ""
+            warnings.warn(f"none of the {n} sentences is set aside for validation: all are trained{steps} {usual}",
+                          stacklevel=3)
         elif self.temperature_ is None:
             warnings.warn(f"only {held} of the {n} sentences are set aside for validation, {usual}", stacklevel=3)
 

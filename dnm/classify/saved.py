@@ -18,19 +18,27 @@ from torch import Tensor
 
 from dnm import __version__
 from dnm.config import RunConfig
-from dnm.disk import load_tensors, save_tensors, write_atomically
+from dnm.disk import DiskError, load_tensors, save_tensors, write_atomically
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError, mendable
 from dnm.heads import Head
 from dnm.model import Model, resolve_device
 
 HEAD = "head.safetensors"
+# What lies beside a tokenizer and is none of it.
+_OTHERS = ("config.json", "generation_config.json", "modules.json", "sentence_bert_config.json",
+           "config_sentence_transformers.json", "data_config.json", "README.md")
 _WORDS = ("encoder.words.rows", "encoder.words.table")
 
 
 def save(classifier, folder: Path, about: dict) -> None:
     """Write a fitted `dnm.DNMClassifier`; ``head.safetensors`` comes last, so a folder that has it is whole."""
     encoder, settings = classifier.model_.encoder, None
+    try:  # what another model has left
+        for left in (HEAD, "model.safetensors", "encoder/config.json", "encoder/model.safetensors"):
+            (folder / left).unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
     tensors = {name: t for name, t in classifier.model_.state_dict().items() if name not in _WORDS}
     if classifier.config_.from_scratch:
         tensors["encoder.words.table"], shard = encoder.words.whole(), {}
@@ -130,14 +138,13 @@ def _json(path: Path, content: dict) -> None:
 def _tokenizer(source: Path, folder: Path, max_length: int) -> None:
     """The tokenizer's files, in ``encoder/`` as they are; at the top with the length that the model reads."""
     for file in source.iterdir():
-        weights = file.name.startswith(("model.safetensors", "pytorch_model")) or file.name == "config.json"
-        if file.is_file() and file.suffix in (".json", ".txt", ".model") and not weights:
+        other = file.name in _OTHERS or ".index." in file.name
+        if file.is_file() and file.suffix in (".json", ".txt", ".model") and not other:
             content = file.read_bytes()
             write_atomically(folder / "encoder" / file.name, content)
             if file.name == "tokenizer_config.json":
                 content = json.dumps(json.loads(content) | {"model_max_length": max_length}, indent=1).encode()
-            if file.name not in ("README.md", "modules.json", HEAD):
-                write_atomically(folder / file.name, content)
+            write_atomically(folder / file.name, content)
 
 
 # ---------------------------------------------------------------- the model card
