@@ -21,7 +21,9 @@ EXAMPLES = """examples:
   dnm run 02 04 06 --datasets subj mr                  chosen notebooks, once for each data set
   dnm paper table2 --sizes 50 --dry-run                what a table of the paper needs, and how long it takes
   dnm train --dataset mine.csv --n-train all --methods plain dnm --save-models
-  dnm predict 0123456789ab "a sentence to classify"
+  dnm fit reviews.csv --out my-model                   a classifier from a table of your own
+  dnm predict my-model new.csv --out predicted.csv     its classes for every row of another
+  dnm compare reviews.csv                              whether mixing is worth it there
 
 places: a file or folder that you name is looked for from where you are, as in every shell. What you do not name
 lies in the project's folder: {root}
@@ -93,9 +95,32 @@ def parser() -> argparse.ArgumentParser:
                         "of several, or a run's hash (default: the project's runs/)")
     _out(report, "runs/report")
 
-    predict = commands.add_parser("predict", help="classify sentences with a saved model")
+    fit = commands.add_parser("fit", help="train a classifier on a table of texts and labels of your own")
+    _table(fit)
+    fit.add_argument("--out", type=Path, default=project_root() / "runs" / "model", metavar="FOLDER",
+                     help="where the model is kept (default: the project's runs/model/)")
+    fit.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="of the sentences, set aside for a score "
+                     "(default: %(default)s; 0: all are learned from)")
+    fit.add_argument("--method", default="dnm", help="a row of `dnm list` (default: %(default)s)")
+    _classifier(fit)
+
+    compare = commands.add_parser("compare", help="which method suits a table of your own, by cross-validation")
+    _table(compare)
+    compare.add_argument("--methods", nargs="+", default=["logreg", "plain", "label-embedding", "senmixup", "dnm"],
+                         metavar="METHOD", help="rows of `dnm list`, the simplest first (default: logreg plain "
+                         "label-embedding senmixup dnm)")
+    compare.add_argument("--folds", type=_count, default=5, help="parts of the table, each once set aside (default: 5)")
+    compare.add_argument("--repeats", type=_count, default=2, help="times that the parts are drawn anew (default: 2)")
+    compare.add_argument("--jobs", type=_count, dest="workers", help="processes (default: one a core)")
+    _classifier(compare)
+    _out(compare, "runs/compare")
+
+    predict = commands.add_parser("predict", help="classify sentences, or all rows of a file, with a saved model")
     predict.add_argument("model", help="folder of a saved model, or its run's hash")
-    predict.add_argument("texts", nargs="+", metavar="TEXT")
+    predict.add_argument("texts", nargs="+", metavar="TEXT", help="sentences; or one file, or - for standard input")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="of a file: where its rows go with their classes, as "
+                         ".csv, .tsv or .jsonl (default: NAME.predicted.csv where you are)")
+    _columns(predict)
     _places(predict)
 
     fetch = commands.add_parser("fetch", help="store the real data sets under data/")
@@ -118,6 +143,32 @@ def parser() -> argparse.ArgumentParser:
 def _parameters(command: argparse.ArgumentParser, about: str) -> None:
     command.add_argument("-p", "--parameter", nargs=2, type=_json, action="append", default=[], dest="parameters",
                          metavar=("NAME", "VALUE"), help=about)
+
+
+def _columns(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--text", default="", metavar="COLUMN", help="column of the texts (default: guessed, said)")
+    command.add_argument("--separator", default="", help="comma, semicolon, tab or a character (default: recognised)")
+    command.add_argument("--sheet", default="", help="of a workbook, by name (default: the first)")
+
+
+def _table(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", help="CSV, TSV, Excel, JSON, JSON Lines or Parquet, .gz too; a folder of train and "
+                         "test files; - for standard input")
+    command.add_argument("--label", default="", metavar="COLUMN", help="column of the classes (default: guessed, said)")
+    command.add_argument("--strict", action="store_true", help="a row without a text or a label is an error")
+    _columns(command)
+
+
+def _classifier(command: argparse.ArgumentParser) -> None:
+    """Settings of `dnm.DNMClassifier`; what is not given keeps the default there."""
+    for name, about in (("encoder", "minilm, cnn, lstm, an encoder's id on the Hub, or a folder"),
+                        ("steps", "training steps at most (default: by the number of sentences)"),
+                        ("lr", "learning rate of the encoder"), ("head-lr", "learning rate of the rest"),
+                        ("batch-size", "sentences a step"), ("max-length", "word pieces of a text that are read"),
+                        ("class-weight", "balanced: rare classes count as much as frequent ones"),
+                        ("device", "auto, cpu or cuda")):
+        command.add_argument(f"--{name}", type=_json, default=argparse.SUPPRESS, metavar="VALUE", help=about)
+    command.add_argument("--seed", type=int, default=0, dest="random_state", help="of all that is drawn (default: 0)")
 
 
 def _places(command: argparse.ArgumentParser, out: str = "") -> None:
@@ -195,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:run_batch",
             "paper": "dnm.study.report:run_paper", "train": "dnm.study.commands:train",
-            "report": "dnm.study.commands:report", "predict": "dnm.study.commands:predict",
+            "report": "dnm.study.commands:report", "predict": "dnm.study.own:predict", "fit": "dnm.study.own:fit",
+            "compare": "dnm.study.own:compare",
             "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch",
             "bench": "dnm.bench.race:run_bench"}

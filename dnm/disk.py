@@ -42,7 +42,8 @@ def save_tensors(path: Path, tensors: dict, state: dict) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"state": json.dumps(state), "checksums": json.dumps({n: _checksum(t) for n, t in tensors.items()})}
+    checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    header = {"format": "pt", "state": json.dumps(state), "checksums": json.dumps(checksums)}
     _replace(path, lambda temporary: save_file(tensors, temporary, header))
 
 

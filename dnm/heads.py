@@ -63,6 +63,7 @@ class Head(nn.Module):
                  seed: int = 0):
         super().__init__()
         self.method, self.k, self.original_weight = method, k, original_weight
+        self.register_buffer("class_weight", None, persistent=False)  # ``[c]``, where classes count differently
         d, trained = hidden_size, {}
         layers = {"fc": lambda: nn.Linear(d, d if method.embeds_labels else classes)}
         if method.embeds_labels:
@@ -89,9 +90,12 @@ class Head(nn.Module):
     def plain_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """The method's loss on unmixed sentences, for evaluation and for ``original_weight``."""
         if not self.method.embeds_labels:
-            return F.cross_entropy(self.fc(hidden), labels)
+            return F.cross_entropy(self.fc(hidden), labels, self.class_weight)
         target = F.embedding(labels, self.label_embedding)
-        return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2))
+        return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2), self._weights(labels))
+
+    def _weights(self, labels: Tensor) -> Tensor | None:
+        return None if self.class_weight is None else self.class_weight[labels]
 
     def partners(self, hidden: Tensor, draws: Draws) -> Tensor:
         """Partners ``[N, P]`` of each sentence, as the method chooses them."""
@@ -122,7 +126,8 @@ class Head(nn.Module):
             first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
         else:
             first, second = labels.unsqueeze(-1), labels[partners]
-        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, self.label_weight(hidden, partners, weight))
+        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, self.label_weight(hidden, partners, weight),
+                                          self._weights(labels))
         if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
             loss = loss + self.original_weight * self.plain_loss(hidden, labels)
         return loss

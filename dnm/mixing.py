@@ -47,26 +47,35 @@ def label_policy(hidden: Tensor, partners: Tensor, input_weight: Tensor, policy:
     return pair_softmax(first.unsqueeze(-2), gather_rows(second, partners))
 
 
-def cosine_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean over the pairs of ``(1 - cos(predicted, target))²``, vectors ``[..., N, P, d]`` (Eqs. 5, 6)."""
-    return ((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2).mean((-2, -1))
+def average(losses: Tensor, sentences: Tensor | None = None) -> Tensor:
+    """Mean of the losses of pairs ``[..., N, P]``; ``sentences`` ``[..., N]``, where given, weigh each one's pairs."""
+    if sentences is None:
+        return losses.mean((-2, -1))
+    return (losses.mean(-1) * sentences).sum(-1) / sentences.sum(-1)
 
 
-def mixed_cosine_loss(predicted: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+def cosine_loss(predicted: Tensor, target: Tensor, sentences: Tensor | None = None) -> Tensor:
+    """`average` over the pairs of ``(1 - cos(predicted, target))²``, vectors ``[..., N, P, d]`` (Eqs. 5, 6)."""
+    return average((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2, sentences)
+
+
+def mixed_cosine_loss(predicted: Tensor, first: Tensor, second: Tensor, weight: Tensor | float,
+                      sentences: Tensor | None = None) -> Tensor:
     """`cosine_loss` of predicted vectors ``[..., N, P, d]`` to mixed label embeddings (Eqs. 3, 5, 6).
 
     ``first`` ``[..., N, 1, d]`` and ``second`` ``[..., N, P, d]`` are the embeddings of a pair's labels.
     """
-    return cosine_loss(predicted, mix(first, second, weight))
+    return cosine_loss(predicted, mix(first, second, weight), sentences)
 
 
-def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
+def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float,
+                        sentences: Tensor | None = None) -> Tensor:
     """``weight CE(first) + (1 - weight) CE(second)``, mean over the pairs (Guo et al. 2019).
 
     ``scores`` ``[..., N, P, c]``; ``first`` ``[..., N, 1]`` and ``second`` ``[..., N, P]`` are class numbers.
     """
     log_p = scores.log_softmax(-1)
-    losses = [-log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1).mean((-2, -1)) for label in (first, second)]
+    losses = [-average(log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1), sentences) for label in (first, second)]
     return mix(*losses, weight)
 
 

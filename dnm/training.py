@@ -71,6 +71,7 @@ class Run:
         self.model.to(self.device)
         self.train_words(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.step, self.history, self.best, self.seconds, self.failure, self.fleet = 0, [], None, 0.0, "", 1
+        self.enough = False  # whoever watches may say so: the run then ends before its last step
         self.losses = torch.zeros((), device=self.device)
 
     def train_words(self, ids: Tensor) -> None:
@@ -82,10 +83,11 @@ class Run:
 
     @cached_property
     def evaluated(self) -> dict[str, tuple[Encoded, Tensor]]:
-        """Validation and test sentences, laid out, and their class numbers."""
+        """Validation and test sentences, as far as there are any, laid out, and their class numbers."""
         found = {}
         for name in ("validation", "test"):
-            split = limited(self.data, name, self.config.eval_limit)
+            if not len(split := limited(self.data, name, self.config.eval_limit)):
+                continue
             found[name] = (Encoded(self.tokenizer(split.texts), self.model.encoder.share_rows, self.config.max_length,
                                    self.device), torch.from_numpy(split.labels).to(self.device))
         return found
@@ -105,6 +107,8 @@ class Run:
 
     def evaluate(self, hidden: dict[str, Tensor] | None = None) -> dict:
         """One row of the history; also keeps the model and predictions of the best validation accuracy.
+
+        Without validation sentences the latest model is the best.
 
         ``hidden`` are hidden states ``[n, d]`` of the held-out sentences, where a fleet has them already.
         """
@@ -129,10 +133,11 @@ class Run:
         self.losses.zero_()
         self.history.append(row)
         # With few validation sentences many evaluations tie, the first of them often of a model that has hardly begun.
-        merit = row["validation_accuracy"], -row["validation_loss"]
-        if self.best is None or merit > (self.best["validation_accuracy"], -self.best.get("validation_loss", math.inf)):
-            self.best = {"step": self.step} | {key: row[key] for key in ("validation_accuracy", "validation_loss")} | {
-                         "predictions": predictions.tolist(),
+        names, best = ("validation_accuracy", "validation_loss"), self.best or {}
+        accuracy, loss = best.get(names[0]), best.get(names[1], math.inf)
+        if accuracy is None or (row[names[0]], -row[names[1]]) > (accuracy, -loss):
+            self.best = {"step": self.step} | {name: row.get(name) for name in names} | {
+                         "predictions": [] if predictions is None else predictions.tolist(),
                          "weights": {name: p.detach().clone() for name, p in self.trained.items()}}
         return row
 
@@ -192,7 +197,7 @@ def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float 
         checkpoints.load(checkpoint, runs, trainer.optimiser)
     config, started, saved = runs[0].config, time.perf_counter(), time.perf_counter()
     started -= sum(run.seconds for run in runs)
-    while runs[0].step < config.steps and not all(run.failure for run in runs):
+    while runs[0].step < config.steps and not all(run.failure or run.enough for run in runs):
         trainer.train_step()
         step = runs[0].step
         if step % config.eval_every == 0 or step == config.steps:
@@ -221,18 +226,25 @@ def train(trainer, *, checkpoint: Path | None = None, checkpoint_seconds: float 
 
 def fit_frozen(config: RunConfig, data: Dataset | None = None) -> tuple[dict, Run]:
     """Logistic regression on the frozen encoder's features: the baseline every practitioner tries first."""
-    from sklearn.linear_model import LogisticRegression
-
     with own_randomness():
         started, run = time.perf_counter(), Run(config, data)
-        train = Encoded(run.batches.sentences, run.model.encoder.share_rows, config.max_length, run.device)
-        features = train.hidden(run.model.encoder).cpu().numpy()
-        model = LogisticRegression(max_iter=2000).fit(features, run.batches.labels)
-        with torch.no_grad():  # into the run's own head, so that it predicts and saves like any other
-            weights, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
-            binary = len(weights) == 1
-            run.model.head.fc.weight.copy_(torch.cat([-weights, weights]) / 2 if binary else weights)
-            run.model.head.fc.bias.copy_(torch.cat([-bias, bias]) / 2 if binary else bias)
-        run.evaluate()
+        train_frozen(run)
     run.seconds = time.perf_counter() - started
     return run.result(), run
+
+
+def train_frozen(run: Run) -> None:
+    """Fit the head of ``run`` by scikit-learn's logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
+    head, labels = run.model.head, run.batches.labels
+    train = Encoded(run.batches.sentences, run.model.encoder.share_rows, run.config.max_length, run.device)
+    features = train.hidden(run.model.encoder).cpu().numpy()
+    weight = None if head.class_weight is None else head.class_weight.cpu().numpy()[labels]
+    model = LogisticRegression(max_iter=2000).fit(features, labels, weight)
+    with torch.no_grad():  # into the run's own head, so that it predicts and saves like any other
+        weights, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+        binary = len(weights) == 1
+        head.fc.weight.copy_(torch.cat([-weights, weights]) / 2 if binary else weights)
+        head.fc.bias.copy_(torch.cat([-bias, bias]) / 2 if binary else bias)
+    run.evaluate()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.cli import main
 from dnm.config import RunConfig
 from dnm.errors import DnmError
@@ -187,10 +187,10 @@ def test_a_full_disk_loses_nothing(tiny, tmp_path):
     full = run_with(arguments, limit=100_000)
     assert full.returncode == 2 and "cannot write" in full.stderr and "free some space" in full.stderr
     assert "Traceback" not in full.stderr
-    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("model.safetensors"))
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.safetensors"))
     assert (tmp_path / "kept.json").read_text() == "{}"
     assert run_with(arguments).returncode == 0
-    assert Classifier.load(next(tmp_path.glob("*.model"))).predict(["a sentence"])
+    assert DNMClassifier.load(next(tmp_path.glob("*.model"))).predict(["a sentence"])
 
 
 def run_with(arguments, env=None, limit=None):

@@ -10,7 +10,7 @@ import torch
 
 from dnm import selection
 from dnm.batches import Encoded
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.errors import DnmError
 from dnm.mixing import pair_softmax
 from dnm.notebook import widgets
@@ -308,7 +308,7 @@ def test_widgets_redraw_in_place(run, batch):
         widths = [int(control.layout.width[:-2]) for control in widget.controls.values()]
         rows = -(-len(widths) // (widgets.WIDTH // (max(widths) + 4)))  # two controls side by side
         assert widget.figure.layout.height + 36 * rows <= 560
-    box = widgets.sentence_box(Classifier.of(run), batch, batch.texts[0])
+    box = widgets.sentence_box(DNMClassifier.of(run), batch, batch.texts[0])
     assert box.figure.data[2].x[0] == pytest.approx(1, abs=1e-4)  # it is among the known ones
     box.controls["sentence"].value = ""
     assert batch.texts[0][:20] in box.figure.layout.title.text

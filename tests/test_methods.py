@@ -68,6 +68,29 @@ def test_loss_and_every_gradient_agree_with_numpy(method):
         np.testing.assert_allclose(tensor.grad.numpy(), ref.gradient(value, p[name]), atol=2e-8, err_msg=name)
 
 
+@pytest.mark.parametrize("method", ["plain", "label-embedding", "senmixup", "dnm"])
+def test_a_class_weight_weighs_the_pairs_of_its_sentences(method):
+    """Against the mean of each sentence's loss in NumPy, weighted by its class."""
+    head, h, y, draws, p, _ = setup(method)
+    weights, k = np.array([0.5, 3.0, 1.25]), (N - 1) // 2
+    head.class_weight = torch.from_numpy(weights)
+
+    def alone(i: int) -> float:
+        predicted, lam, j = p["fc_w"] @ h[i] + p["fc_b"], draws.weight.item(), draws.permutation[i].item()
+        if method == "plain":
+            return ref.cross_entropy(predicted, y[i])
+        if method == "label-embedding":
+            return (1 - ref.cosine(predicted, p["M"][y[i]])) ** 2
+        if method == "senmixup":
+            logits = p["fc_w"] @ (lam * h[i] + (1 - lam) * h[j]) + p["fc_b"]
+            return lam * ref.cross_entropy(logits, y[i]) + (1 - lam) * ref.cross_entropy(logits, y[j])
+        return ref.dnm_loss(h, y, p, min(5, k), chosen=[ref.partners(h, i, min(5, k), "both") if s == i else [] for s in range(N)])
+
+    expected = sum(weights[y[i]] * alone(i) for i in range(N)) / weights[y].sum()
+    loss = head.loss(torch.from_numpy(h), torch.from_numpy(y), draws)
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+
+
 @pytest.mark.parametrize("kind", ["nearest", "farthest"])
 @pytest.mark.parametrize("k", [1, 3, N - 1])
 def test_selection_agrees_with_sorting_and_never_picks_oneself(kind, k):

@@ -106,7 +106,7 @@ def test_import_is_light_and_help_is_quick():
 
 def test_the_face_offers_what_users_need():
     import dnm
-    from dnm.classifier import Classifier
+    from dnm.classify.estimator import DNMClassifier
     from dnm.config import RunConfig
     from dnm.data.datasets import load_dataset
     from dnm.methods import METHODS
@@ -116,7 +116,7 @@ def test_the_face_offers_what_users_need():
     from dnm.training import fit
 
     behind = dict(RunConfig=RunConfig, METHODS=METHODS, load_dataset=load_dataset, fit=fit, grid=grid, run_all=run_all,
-                  RunStore=RunStore, Classifier=Classifier)
+                  RunStore=RunStore, DNMClassifier=DNMClassifier, Classifier=DNMClassifier)
     assert behind.keys() <= set(dir(dnm)) and all(getattr(dnm, name) is value for name, value in behind.items())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         dnm.nothing  # noqa: B018
@@ -133,19 +133,22 @@ def test_threads_spin_only_for_a_moment_unless_the_user_says_otherwise():
 def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
     python("import sys\nfor name in ('datasets', 'plotly', 'papermill', 'pandas', 'jupyterlab', 'IPython'):\n"
            "    sys.modules[name] = None\n"
-           "import dnm.runs.scheduler, dnm.runs.fleet, dnm.training, dnm.model, dnm.classifier, dnm.bench.race\n"
+           "import dnm.runs.scheduler, dnm.runs.fleet, dnm.training, dnm.model, dnm.classify.saved, dnm.classify.estimator, dnm.bench.race\n"
            "from dnm.data.datasets import load_dataset\nload_dataset('builtin')\n")
 
 
 # ---------------------------------------------------------------- the house
 
 FILES = {".".join(path.relative_to(ROOT / "dnm").with_suffix("").parts): path for path in sorted((ROOT / "dnm").rglob("*.py"))}
-WINGS = {"data", "runs", "plots", "study", "notebook", "bench"}
+WINGS = {"data", "classify", "runs", "plots", "study", "notebook", "bench"}
+# For people's own texts, beside the wing `classify`.
+OWN_TEXTS = {"data.files", "data.formats", "data.separated", "data.pretrained", "study.own", "study.compare"}
 GROUND = {"errors", "disk", "methods", "config"}  # of the root, what even `data` stands on
 # From where to where imports may go; a name that is no place is a file.
 MAY_IMPORT = {
-    "ground": {"ground"}, "data": {"ground", "data"}, "root": {"ground", "data", "root"}, "classifier": {"ground", "data", "root"},
-    "plots": {"methods", "selection", "plots"}, "runs": {"ground", "data", "root", "classifier", "runs", "plots"}}
+    "ground": {"ground"}, "data": {"ground", "data"}, "root": {"ground", "data", "root"},
+    "classify": {"ground", "data", "root", "plots", "classify"},
+    "plots": {"methods", "selection", "plots"}, "runs": {"ground", "data", "root", "classify", "runs", "plots"}}
 MAY_IMPORT |= {wing: MAY_IMPORT["runs"] | {wing} for wing in ("study", "bench")}
 MAY_IMPORT["notebook"] = MAY_IMPORT["runs"] | {"study", "notebook"}
 MAY_IMPORT["cli"] = MAY_IMPORT["notebook"] | {"bench"}
@@ -155,7 +158,7 @@ MAY_IMPORT["__init__"] = set()  # its names are loaded when they are asked for
 
 def place(name: str) -> str:
     first = name.partition(".")[0]
-    return first if first in WINGS | {"classifier", "cli", "__main__", "__init__"} else "ground" if first in GROUND else "root"
+    return first if first in WINGS | {"cli", "__main__", "__init__"} else "ground" if first in GROUND else "root"
 
 
 def imported(name: str) -> set[str]:
@@ -198,7 +201,9 @@ def test_the_house_stays_small():
     root = [name for name in FILES if "." not in name]
     assert lines(*root) <= 1900
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 800
-    assert lines(*FILES) <= 6600  # 5,600 without the reading of all kinds of files is wanted
+    own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
+    assert lines(*own) <= 1900
+    assert lines(*{*FILES} - {*own}) <= 5950  # 5,600 is wanted
 
 
 def test_every_wing_opens_with_a_paragraph_and_nothing_else():

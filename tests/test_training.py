@@ -19,7 +19,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from dnm.batches import Batches
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
 from dnm.runs.scheduler import run_all
@@ -172,13 +172,13 @@ def test_a_saved_model_predicts_the_same_when_loaded(tiny, tmp_path, method, set
     config = tiny(method=method, **settings)
     _, run = fit(config)
     texts = run.data.test.texts[:60]
-    before = Classifier.of(run).scores(texts)
-    Classifier.of(run).save(tmp_path / "model")
-    loaded = Classifier.load(tmp_path / "model")
+    before = DNMClassifier.of(run).scores(texts)
+    DNMClassifier.of(run).save(tmp_path / "model")
+    loaded = DNMClassifier.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.scores(texts), before)
-    assert {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt"}
+    assert {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()} <= {".safetensors", ".json", ".txt", ".md"}
     assert all(loaded.scores([text]).argmax() == row.argmax() for text, row in zip(texts[:5], before, strict=False))
-    with pytest.raises(DnmError, match="nothing to predict"):
+    with pytest.raises(DnmError, match=r"texts\[0\] is empty"):
         loaded.predict([" "])
 
 
@@ -218,7 +218,7 @@ def test_evaluation_never_mixes_and_matches_sentences_alone(tiny):
     """Test-time predictions of a batch equal those of each sentence by itself."""
     _, run = fit(tiny(method="dnm"))
     texts = run.data.test.texts[:20]
-    classifier = Classifier.of(run)
+    classifier = DNMClassifier.of(run)
     alone = np.concatenate([classifier.scores([text]) for text in texts])
     np.testing.assert_allclose(classifier.scores(texts), alone, atol=1e-5)
 
@@ -279,7 +279,7 @@ def test_logistic_regression_equals_scikit_learn_on_features_of_the_unmodified_m
     train, test = data.train.take(subset(data, 24, 0)), limited(data, "test", 40)
     expected = LogisticRegression(max_iter=2000).fit(features(train.texts), train.labels).predict(features(test.texts))
     assert np.mean(expected == np.array(record["test_predictions"])) > 0.97  # rounding may flip a sentence on the edge
-    assert Classifier.of(run).scores(test.texts).argmax(-1).tolist() == record["test_predictions"]
+    assert DNMClassifier.of(run).scores(test.texts).argmax(-1).tolist() == record["test_predictions"]
 
 
 @pytest.mark.parametrize("method", ["wordmixup", "nonlinearmixup"])

@@ -37,6 +37,7 @@ class Table:
     notes: list[str]
     file: str = ""
     guessed: bool = False  # a column, from its values
+    separator: str = ""  # of separated text
 
 
 def same(text: str) -> str:
@@ -114,7 +115,8 @@ def chunks(path: Path | str, text_column: str = "", *, separator: str = "", shee
             source.notes.append(f"left out columns that are not among the first rows: {', '.join(late)}")
         texts = [value or "" for value in _values(source, rows, text, "text")]
         columns = {name: columns.get(name, [None] * len(rows)) for name in names}
-        yield Table(texts, None, columns, text, "", [n for n, _ in rows], source.notes, source.name)
+        yield Table(texts, None, columns, text, "", [n for n, _ in rows], source.notes, source.name,
+                    separator=source.separator)
         source.notes = []
 
 

@@ -31,6 +31,7 @@ class Source:
     rows: Iterable[tuple[int, dict]] = ()
     names: list[str] = field(default_factory=list)  # of the columns, where a header says them
     notes: list[str] = field(default_factory=list)
+    separator: str = ""  # of separated text
 
 
 def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collection[str] = ()) -> Source:
@@ -59,6 +60,7 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
                 _json(source, lines)
             else:
                 taken, records = separated(source.name, lines, SEPARATORS.get(separator, separator), kind)
+                source.separator = taken if taken != NOTHING else ""
                 _headed(source, records, known, taken)
                 missing = "comma, semicolon or tab" if taken == NOTHING else repr(taken)
                 source.notes += [f"one column only: no {missing} in the first line"] * (len(source.names) == 1)

@@ -18,7 +18,7 @@ import torch
 from plotly.utils import PlotlyJSONEncoder
 
 from dnm import selection
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.errors import Interrupted, reason
 from dnm.plots import drawings
@@ -109,16 +109,16 @@ def tsne_explorer(pictures: dict[tuple, np.ndarray], groups: Sequence[str], text
         "seed": w.SelectionSlider(options=seeds, description="random start", **_WIDE)})
 
 
-def sentence_figure(classifier: Classifier, known: explore.Batch, text: str, near: int = 6) -> go.Figure:
+def sentence_figure(classifier: DNMClassifier, known: explore.Batch, text: str, near: int = 6) -> go.Figure:
     """One sentence's score for each class and its ``near`` most similar training sentences."""
     cosines = torch.cosine_similarity(known.hidden, classifier.hidden([text]))
     found = torch.topk(cosines, min(near, len(cosines)))
     names = [f"[{known.label_names[known.labels[i]]}] {known.texts[i]}" for i in found.indices.tolist()]
     return drawings.sentence(classifier.scores([text])[0], classifier.label_names, found.values.numpy(), names, text,
-                             "cosine" if classifier.config.row.embeds_labels else "score")
+                             "cosine" if classifier.config_.row.embeds_labels else "score")
 
 
-def sentence_box(classifier: Classifier, known: explore.Batch, text: str) -> Explorer:
+def sentence_box(classifier: DNMClassifier, known: explore.Batch, text: str) -> Explorer:
     """Type a sentence: its cosine to each class and the nearest training sentences (notebooks 03 and 07)."""
     box = w.Text(text, description="your sentence", style=_NAMED, layout=w.Layout(width=f"{WIDTH - 10}px"))
     return Explorer(lambda sentence: sentence_figure(classifier, known, sentence if sentence.strip() else text),

@@ -80,6 +80,24 @@ def accuracies(runs) -> go.Figure:
     return titled(figure, _heading("Test accuracy", runs), 220 + 62 * len(groups), l=190, b=80)
 
 
+def folds(fits, name: str) -> go.Figure:
+    """Accuracy of each method in a cross-validation (`dnm.study.compare`): every fold a dot, the mean a diamond."""
+    figure, groups = go.Figure(), [*fits.groupby("title", sort=False)]
+    for place, (title, mine) in enumerate(groups):
+        colour, values = style(mine.method.iloc[0])[0], mine.accuracy.to_numpy()
+        figure.add_scatter(x=values, y=place + 0.22 + np.linspace(-0.1, 0.1, len(values)), mode="markers",
+                           marker=dict(color=colour, size=7, opacity=0.45),
+                           text=[f"repeat {fit.repeat + 1}, fold {fit.fold + 1}" for fit in mine.itertuples()],
+                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
+        figure.add_scatter(x=[values.mean()], y=[place], mode="markers+text", text=[number(values.mean())],
+                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
+                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
+    _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False, zeroline=False)
+    figure.update_xaxes(title_text="accuracy on the fold set aside (%)<br>dots: folds; diamonds: means")
+    heading = wrapped(f"Which method for {name}? {len(values)} folds", 95, 2)
+    return titled(figure, heading, 220 + 62 * len(groups), l=190, b=80)
+
+
 def beside_paper(frame) -> go.Figure:
     """Differences to full DNM in points, the paper's and ours, for a frame of `dnm.study.beside` of one table."""
     data, others = list(dict.fromkeys(frame.dataset)), frame[frame.method != "dnm"]

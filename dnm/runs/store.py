@@ -117,7 +117,7 @@ class RunStore:
             if warn:
                 warnings.warn(f"{path.name} {why}; it is trained again", stacklevel=3)
             return None
-        return result if not with_model or (self.model_path(config) / "model.safetensors").exists() else None
+        return result if not with_model or (self.model_path(config) / "head.safetensors").exists() else None
 
     def put(self, config: RunConfig, result: dict) -> None:
         """Store a finished run."""

@@ -133,7 +133,7 @@ def _train(configs: list[RunConfig], store: RunStore, *task) -> Ends:
 
 
 def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, models: set, options: dict) -> Ends:
-    from dnm.classifier import Classifier
+    from dnm.classify.estimator import DNMClassifier
     from dnm.runs.fleet import fit_fleet
 
     ends, todo, told, wait = {}, [], {}, wait and len(configs) == 1
@@ -169,7 +169,7 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
                 ends[config] = "trained"
                 store.put(config, record)  # first the small file that holds the numbers
                 if config in models:
-                    Classifier.of(run).save(store.model_path(config))
+                    DNMClassifier.of(run).save(store.model_path(config))
             store.drop_checkpoint(*todo)
     return list(ends.items())
 

@@ -1,4 +1,4 @@
-"""What ``dnm train``, ``dnm report``, ``dnm predict`` and ``dnm list`` do."""
+"""What ``dnm train``, ``dnm report`` and ``dnm list`` do."""
 
 from pathlib import Path
 
@@ -37,17 +37,6 @@ def report(runs: str, out: Path) -> None:
 
     found = load(RunStore.open().find(runs, ".json"))
     print(*tables.write_tables(found, out), *tables.write_figures(found, out), sep="\n")
-
-
-def predict(model: str, texts: list[str], runs: str | None) -> None:
-    """Print the class and the scores of each text."""
-    from dnm.classifier import Classifier
-
-    classifier = Classifier.load(RunStore.open(runs).find(model, ".model"))
-    kind = "cosine" if classifier.config.row.embeds_labels else "logit"
-    for text, scores in zip(texts, classifier.scores(texts), strict=True):
-        ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
-        print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
 
 
 def show_list() -> None:

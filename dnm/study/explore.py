@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from dnm import mixing, selection
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data.datasets import Split
 from dnm.errors import DnmError
@@ -34,14 +34,14 @@ class Batch:
     hidden: Tensor
 
     @classmethod
-    def of(cls, classifier: Classifier, split: Split) -> "Batch":
+    def of(cls, classifier: DNMClassifier, split: Split) -> "Batch":
         """The sentences of ``split``, encoded by ``classifier``."""
         return cls(split.texts, split.labels, classifier.label_names, classifier.hidden(split.texts))
 
     @classmethod
     def first(cls, run: Run) -> "Batch":
         """The sentences of the run's first training step, encoded by its model as it stands."""
-        return cls.of(Classifier.of(run), run.train.take(run.batches(0)))
+        return cls.of(DNMClassifier.of(run), run.train.take(run.batches(0)))
 
 
 def spread(points: Tensor, first: Tensor, second: Tensor) -> dict[str, float]:

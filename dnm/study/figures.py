@@ -5,7 +5,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from dnm.classifier import Classifier
+from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data.datasets import dataset_of, limited
 from dnm.plots import charts, drawings
@@ -40,7 +40,7 @@ def draw(name: str, out: Path, store: RunStore, on_status=None, **choice) -> lis
 def mixed_map(config: RunConfig, sentences: int = 100, k: int = 3, perplexity: float = 30) -> go.Figure:
     """Figure 3: t-SNE of training sentences and their mixtures, by the encoder and policy before training."""
     run = Run(config.with_(device="cpu"))
-    batch = explore.Batch.of(Classifier.of(run), run.train.take(range(min(sentences, len(run.train)))))
+    batch = explore.Batch.of(DNMClassifier.of(run), run.train.take(range(min(sentences, len(run.train)))))
     points, groups, texts = explore.mixtures(batch, k, run.model.head.input_weight().detach())
     perplexity = min(perplexity, (len(points) - 1) // 3)
     title = (f"Original and mixed sentences (Figure 3): {_about(config)}<br><sub>K = {k}, t-SNE of perplexity "
@@ -55,7 +55,7 @@ def feature_map(config: RunConfig, store: RunStore, on_status=None, sentences: i
     configs = [config.with_(method=method) if method != config.method else config for method in ("plain", "dnm")]
     where = run_all(configs, store, save_models=True, on_status=on_status)[-1]["environment"]
     for mine in configs:
-        batch = explore.Batch.of(Classifier.load(store.model_path(mine)), test)
+        batch = explore.Batch.of(DNMClassifier.load(store.model_path(mine)), test)
         perplexity = min(perplexity, (len(batch.texts) - 1) // 3)
         places = explore.tsne(batch.hidden, perplexity, config.seed)
         figures.append(drawings.clouds(places, [batch.label_names[y] for y in batch.labels], batch.texts, ""))

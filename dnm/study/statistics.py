@@ -26,6 +26,7 @@ class Difference:
     pairs: int = 0
     spread: float = np.nan
     groups: int = 0
+    error: float = np.nan  # standard error, where `corrected`
 
     def text(self) -> str:
         """As people read it: ``+1.2 [0.3, 2.0]``."""
@@ -72,6 +73,33 @@ def difference(groups: Iterable[np.ndarray]) -> Difference:
                                   rng=np.random.default_rng(0))
     spread = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
     return Difference(mean, *map(float, (*interval, test.pvalue)), pairs, float(spread), len(groups))
+
+
+def corrected(differences: Iterable[float], share: float) -> Difference:
+    """A mean over the folds of a repeated cross-validation, its interval and p value by the corrected t test.
+
+    Folds share training sentences, so their differences vary together: Nadeau and Bengio (2003) add ``share``, the test
+    sentences over the training sentences of a fold, to the 1/J that divides the variance of J independent ones.
+    """
+    values = np.asarray(differences, dtype=float)
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return Difference(mean, pairs=n)
+    error = float(np.sqrt((1 / n + share) * values.var(ddof=1)))
+    reach = error * stats.t.ppf((1 + LEVEL) / 2, n - 1)
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    return Difference(mean, mean - reach, mean + reach, p, n, float(values.std(ddof=1)), 1, error)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error of probabilities ``[n, c]``, a share (Guo et al. 2017).
+
+    The mean distance between how often the predicted class is right and its probability, in bins of equal width.
+    """
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, right, minlength=bins) - np.bincount(place, sure, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def seeds_needed(mean: float, spread: float, groups: int = 1, tests: int = 1) -> float:

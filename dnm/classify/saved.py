@@ -1,0 +1,207 @@
+"""The folder a classifier is kept in.
+
+``encoder/`` is an ordinary `transformers` folder: architecture, tokenizer, all weights. Beside it ``config.json`` says
+what the model is, ``head.safetensors`` holds what the method adds (and a CNN or LSTM), ``model.safetensors.index.json``
+tells `transformers` which weights lie where, ``README.md`` is the model card. Nothing is pickled.
+"""
+
+import html
+import json
+import platform
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnm import __version__
+from dnm.config import RunConfig
+from dnm.data.hub import file_sha256
+from dnm.disk import DiskError, load_tensors, save_tensors, write_atomically
+from dnm.encoders import build_encoder
+from dnm.errors import DnmError, mendable
+from dnm.heads import Head
+from dnm.model import Model, resolve_device
+
+HEAD = "head.safetensors"
+# What lies beside a tokenizer and is none of it.
+_OTHERS = ("config.json", "generation_config.json", "modules.json", "sentence_bert_config.json",
+           "config_sentence_transformers.json", "data_config.json", "README.md")
+_WORDS = ("encoder.words.rows", "encoder.words.table")
+
+
+def save(classifier, folder: Path, about: dict) -> None:
+    """Write a fitted `dnm.DNMClassifier`; ``head.safetensors`` comes last, so a folder that has it is whole."""
+    encoder, settings = classifier.model_.encoder, None
+    try:  # what another model has left
+        for left in (HEAD, "model.safetensors", "encoder/config.json", "encoder/model.safetensors"):
+            (folder / left).unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    tensors = {name: t for name, t in classifier.model_.state_dict().items() if name not in _WORDS}
+    if classifier.config_.from_scratch:
+        tensors["encoder.words.table"], shard = encoder.words.whole(), {}
+    else:
+        shard = encoder_weights(encoder)
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("encoder.")}
+        settings = json.loads(encoder.model.config.to_json_string()) | {
+            "architectures": [type(encoder.model).__name__], "dtype": "float32"}
+        _json(folder / "encoder" / "config.json", settings)
+        save_tensors(folder / "encoder" / "model.safetensors", shard, {})
+    _tokenizer(classifier.tokenizer_.folder, folder, classifier.config_.max_length)
+    files = {f"encoder.{name}": "encoder/model.safetensors" for name in shard} | dict.fromkeys(tensors, HEAD)
+    size = sum(t.numel() * t.element_size() for t in (*shard.values(), *tensors.values()))
+    _json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
+    _json(folder / "config.json", description(classifier, settings))
+    write_atomically(folder / "README.md", card(classifier, about).encode())
+    save_tensors(folder / HEAD, tensors, {})
+
+
+def encoder_weights(encoder) -> dict[str, Tensor]:
+    """All weights of a transformer under the names that its own family gives them, trained word embeddings included."""
+    return encoder.model.state_dict() | {_words_name(encoder.model): encoder.words.whole()[:-1]}
+
+
+def _words_name(model) -> str:
+    inputs = model.get_input_embeddings()  # an identity, as `encoder.words` has the table
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is inputs)
+
+
+def description(classifier, encoder: dict | None) -> dict:
+    """``config.json``: what `transformers` asks of it, and under ``dnm`` all that `load` needs."""
+    names, parameters = classifier.label_names, classifier.get_params(deep=False)
+    state, weight = parameters.pop("random_state"), parameters.pop("class_weight")
+    parameters["encoder"] = str(parameters["encoder"])
+    parameters["random_state"] = state if state is None or isinstance(state, int | np.integer) else None
+    parameters["class_weight"] = [[*pair] for pair in weight.items()] if isinstance(weight, dict) else weight
+    return {
+        "model_type": "dnm", "architectures": ["DNMForSequenceClassification"], "dtype": "float32",
+        "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)},
+        "problem_type": "single_label_classification", "encoder": encoder,
+        "dnm": {"version": __version__, "config": classifier.config_.to_dict(), "classes": classifier.classes_.tolist(),
+                "words": encoder and _words_name(classifier.model_.encoder.model), "k": classifier.model_.head.k,
+                "parameters": parameters, "temperature": classifier.temperature_, "steps": classifier.n_iter_,
+                "validation_score": classifier.validation_score_, "history": classifier.history_,
+                "counts": classifier.counts_}}
+
+
+def load(kind: type, folder: Path, device: str):
+    """The classifier in a folder, of class ``kind``; a `DnmError` where it is none or damaged."""
+    if not (folder / HEAD).is_file():
+        earlier = "; it was saved by an earlier version: save it again" * (folder / "model.safetensors").is_file()
+        why = f"it has no {HEAD}{earlier}" if folder.is_dir() else "there is no such folder"
+        raise DnmError(f"{folder} is not a saved model: {why}")
+    with mendable(f"{folder} is not a readable model: {{}}"):
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["dnm"]
+        config = RunConfig(**about["config"] | {"device": device})
+        tensors, shard = _read(folder / HEAD), {}
+        if config.from_scratch:
+            table = tensors.pop("encoder.words.table")[:-1]
+        else:
+            shard = _read(folder / "encoder" / "model.safetensors")
+            table = shard.pop(about["words"])
+        encoder, tokenizer = build_encoder(config, folder / "encoder", table)
+        model = Model(encoder, Head(config.row, encoder.hidden_size, len(about["classes"]), about["k"],
+                                    config.original_weight))
+        tensors |= {f"encoder.model.{name}": tensor for name, tensor in shard.items()}
+        words = {name: value for name, value in model.state_dict().items() if name in _WORDS}
+        model.load_state_dict(tensors | words)
+        made = _restored(kind, about, device)
+        made.classes_ = np.array(about["classes"])
+    where, encoder.compute_dtype = resolve_device(config)
+    made.model_, made.tokenizer_, made.config_ = model.to(where).eval(), tokenizer, config
+    return made
+
+
+def digest(folder: Path) -> str:
+    """Names the weights of a saved model."""
+    files = (folder / name for name in (HEAD, "encoder/model.safetensors"))
+    return " ".join(file_sha256(file) for file in files if file.is_file())
+
+
+def _restored(kind: type, about: dict, device: str):
+    parameters = about["parameters"] | {"device": device}
+    if isinstance(parameters["class_weight"], list):
+        parameters["class_weight"] = dict(parameters["class_weight"])
+    made = kind(**parameters)
+    made.n_iter_, made.history_, made.validation_score_ = about["steps"], about["history"], about["validation_score"]
+    made.temperature_, made.counts_ = about["temperature"], about["counts"]
+    return made
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise DnmError(f"{path} is missing: copy the folder again, or save the model again")
+    return load_tensors(path)[0]
+
+
+def _json(path: Path, content: dict) -> None:
+    write_atomically(path, (json.dumps(content, indent=1, default=lambda value: value.item()) + "\n").encode())
+
+
+def _tokenizer(source: Path, folder: Path, max_length: int) -> None:
+    """The tokenizer's files, in ``encoder/`` as they are; at the top with the length that the model reads."""
+    for file in source.iterdir():
+        other = file.name in _OTHERS or ".index." in file.name
+        if file.is_file() and file.suffix in (".json", ".txt", ".model") and not other:
+            content = file.read_bytes()
+            write_atomically(folder / "encoder" / file.name, content)
+            if file.name == "tokenizer_config.json":
+                content = json.dumps(json.loads(content) | {"model_max_length": max_length}, indent=1).encode()
+            write_atomically(folder / file.name, content)
+
+
+# ---------------------------------------------------------------- the model card
+
+def card(classifier, about: dict) -> str:
+    """The model card, Markdown; whatever comes from people's data or settings is escaped."""
+    import sklearn
+    import transformers
+
+    config, counts = classifier.config_, classifier.counts_
+    score, t = classifier.validation_score_, classifier.temperature_
+    lines = {
+        "Data": config.dataset if config.dataset == "texts" else Path(config.dataset).name,
+        "Sentences": ", ".join(f"{n} {part}" for part, n in counts.items() if n) or "unknown",
+        "Classes": "; ".join(classifier.label_names),
+        "Method": f"{config.row.title} ({config.row.source})",
+        "Encoder": Path(config.encoder).name,
+        "Steps": classifier.n_iter_,
+        "Validation accuracy": "none measured" if score is None else
+            f"{100 * score:.1f} % (of {counts['validation']} sentences, which also chose when to stop)",
+        "Probabilities": "not calibrated" if t is None else
+            f"softmax of scores / {t:.3g}, a temperature fitted on the validation sentences",
+        "Longest text": f"{config.max_length} word pieces; the rest is not read",
+        "Date": time.strftime("%Y-%m-%d"),
+        "Versions": f"dnm {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
+                    f"scikit-learn {sklearn.__version__}, Python {platform.python_version()}"} | about
+    table = "\n".join(f"| {_plain(name)} | {_plain(value)} |" for name, value in lines.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [dnm, text-classification]
+---
+# A text classifier
+
+| | |
+|---|---|
+{table}
+
+```python
+import dnm
+model = dnm.DNMClassifier.load("this folder")
+model.predict(["a sentence"])
+```
+
+`transformers.AutoModel.from_pretrained("this folder/encoder")` is the trained encoder of a transformer. After
+`import dnm.classify.hf`, `transformers.pipeline("text-classification", "this folder", truncation=True)` serves all of
+it. Its probabilities are a softmax of the bare scores; calibrated ones come from `model.predict_proba`.
+"""
+
+
+def _plain(value) -> str:
+    """Text as it is, in one line, whatever Markdown or HTML it would be."""
+    text = html.escape(" ".join(str(value).split()))
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$<>])", r"\\\1", text)
