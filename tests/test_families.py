@@ -138,17 +138,23 @@ def test_every_family_takes_mixed_words(family):
 
 def test_every_family_trains_saves_and_loads(family, tiny, tmp_path):
     name, folder, way = family
-    run = Run(tiny(method="nonlinearmixup" if name in ("deberta-v2", "xlnet", "convbert") else "dnm", encoder=str(folder), dropout=0.1))
+    run = Run(tiny(method="nonlinearmixup" if name in ("deberta-v2", "xlnet", "convbert") else "dnm", encoder=str(folder), dropout=0.1, pooling="mean"))
     before = {key: p.detach().clone() for key, p in run.trained.items()}
     loss = run.train_step()
     moved = {key for key, p in run.trained.items() if not torch.equal(p, before[key])}
     assert torch.isfinite(loss) and "encoder.words.rows" in moved
     assert len([m for m in moved if m.startswith("encoder.model.") and m.endswith("weight")]) > 5 and any("head." in m for m in moved)
     run.model.eval()
-    dnm.Classifier.of(run).save(tmp_path)
-    again = dnm.Classifier.load(tmp_path)
-    np.testing.assert_array_equal(again.scores(SENTENCES), dnm.Classifier.of(run).scores(SENTENCES))
-    assert again.model.encoder.way == way
+    kept = dnm.DNMClassifier.of(run)
+    kept.save(tmp_path)
+    again = dnm.DNMClassifier.load(tmp_path)
+    np.testing.assert_array_equal(again.scores(SENTENCES), kept.scores(SENTENCES))
+    assert again.model_.encoder.way == way
+    # The encoder inside is an ordinary folder: `transformers` alone has its hidden states.
+    plain, ids = hf.AutoModel.from_pretrained(tmp_path / "encoder").eval(), torch.tensor(run.tokenizer(SENTENCES[:1])[0])
+    with torch.no_grad():
+        states = plain(input_ids=ids[None]).last_hidden_state[0]
+    torch.testing.assert_close(kept.hidden(SENTENCES[:1])[0], states.mean(0), atol=2e-6, rtol=1e-5)
 
 
 def test_dropout_is_that_of_the_run_in_every_family(family):
