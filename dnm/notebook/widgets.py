@@ -29,7 +29,7 @@ from dnm.study import explore
 
 WIDTH = 820  # fits JupyterLab with its side bar on a screen of 1280 pixels
 _NAMED = dict(description_width="130px")
-_WIDE = dict(style=_NAMED, layout=w.Layout(width="400px"))  # two stand side by side
+WIDE = dict(style=_NAMED, layout=w.Layout(width="400px"))  # two stand side by side
 
 
 class Explorer(w.VBox):
@@ -69,8 +69,8 @@ def _plain(part):
 def playground() -> Explorer:
     """Two sentences in two dimensions: what a scalar, vector or matrix of weights can reach (notebook 01)."""
     policy = w.ToggleButtons(options=explore.POLICIES, description="policy", style=_NAMED | {"button_width": "68px"},
-                             layout=_WIDE["layout"])
-    first, second = (w.FloatSlider(weight, min=0, max=1, step=0.02, description=f"λ (dimension {d})", **_WIDE)
+                             layout=WIDE["layout"])
+    first, second = (w.FloatSlider(weight, min=0, max=1, step=0.02, description=f"λ (dimension {d})", **WIDE)
                      for d, weight in ((1, 0.7), (2, 0.3)))
 
     def only_what_counts(_=None) -> None:
@@ -79,7 +79,7 @@ def playground() -> Explorer:
     only_what_counts()
     policy.observe(only_what_counts, names="value")
     alpha = w.FloatLogSlider(1.0, base=10, min=-1, max=1, step=0.05, description="α of Beta(α, α)",
-                             readout_format=".2g", **_WIDE)
+                             readout_format=".2g", **WIDE)
     return Explorer(drawings.playground, dict(policy=policy, alpha=alpha, first_weight=first, second_weight=second))
 
 
@@ -88,14 +88,14 @@ def partner_explorer(batch: explore.Batch, k: int = 5) -> Explorer:
     cosines, places = selection.similarities(batch.hidden).numpy(), explore.plane(batch.hidden)
     most = max(1, (len(batch.texts) - 1) // 2)
     return Explorer(lambda sentence, k: drawings.partners(batch, places, cosines, sentence, k), {
-        "sentence": w.IntSlider(0, min=0, max=len(batch.texts) - 1, description="sentence", **_WIDE),
-        "k": w.IntSlider(min(k, most), min=1, max=most, description="K", **_WIDE)})
+        "sentence": w.IntSlider(0, min=0, max=len(batch.texts) - 1, description="sentence", **WIDE),
+        "k": w.IntSlider(min(k, most), min=1, max=most, description="K", **WIDE)})
 
 
 def policy_explorer(snapshots: Sequence[explore.Snapshot]) -> Explorer:
     """Which dimensions mix how much, from the first step to the last (notebook 03)."""
     steps = w.SelectionSlider(options=[s.step for s in snapshots], value=snapshots[-1].step,
-                              description="training step", **_WIDE)
+                              description="training step", **WIDE)
     return Explorer(lambda step: drawings.policies(snapshots, step), {"step": steps})
 
 
@@ -105,8 +105,8 @@ def tsne_explorer(pictures: dict[tuple, np.ndarray], groups: Sequence[str], text
     perplexities, seeds = (sorted({key[place] for key in pictures}) for place in (0, 1))
     return Explorer(lambda perplexity, seed: drawings.clouds(
         pictures[perplexity, seed], groups, texts, f"t-SNE, perplexity {perplexity:g}, seed {seed}", looks), {
-        "perplexity": w.SelectionSlider(options=perplexities, description="perplexity", **_WIDE),
-        "seed": w.SelectionSlider(options=seeds, description="random start", **_WIDE)})
+        "perplexity": w.SelectionSlider(options=perplexities, description="perplexity", **WIDE),
+        "seed": w.SelectionSlider(options=seeds, description="random start", **WIDE)})
 
 
 def sentence_figure(classifier: DNMClassifier, known: explore.Batch, text: str, near: int = 6) -> go.Figure:

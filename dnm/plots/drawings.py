@@ -261,11 +261,12 @@ def so_far(history: Sequence[dict], what: str, steps: int, step: int | None = No
     rows = [row for row in history if step is None or row["step"] <= step]
     at, figure = [row["step"] for row in rows], _row({"training loss": 0.5, "validation accuracy (%)": 0.5}, 0.12)
     for place, key, factor, colour in ((LEFT, "train_loss", 1, BLUE), (RIGHT, "validation_accuracy", 100, ORANGE)):
-        figure.add_scatter(x=at, y=[factor * row[key] for row in rows], mode="lines+markers", showlegend=False,
-                           line=dict(color=colour, width=3), **place)
+        y = [factor * row.get(key, np.nan) for row in rows]
+        figure.add_scatter(x=at, y=y, mode="lines+markers", showlegend=False, line=dict(color=colour, width=3), **place)
     figure.update_xaxes(title_text="training step", range=[0, steps * 1.03])
     figure.update_yaxes(rangemode="tozero", **LEFT).update_yaxes(range=[0, 102], **RIGHT)
-    accuracy = f", validation accuracy {rows[-1]['validation_accuracy']:.1%}" if rows else ""
+    known = rows and "validation_accuracy" in rows[-1]
+    accuracy = f", validation accuracy {rows[-1]['validation_accuracy']:.1%}" if known else ""
     return titled(figure, f"{wrapped(what, 60)}: step {at[-1] if at else 0} of {steps}{accuracy}", 370, t=90)
 
 

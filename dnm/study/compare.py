@@ -61,7 +61,9 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
     todo = [task for task in tasks if task[:3] not in kept]
     on_fit(len(tasks) - len(todo), len(tasks), "")
     workers, started = min(workers or default_workers(), max(1, len(todo))), time.perf_counter()
-    with joblib.parallel_config("loky", inner_max_num_threads=1) if workers > 1 else nullcontext():
+    with (joblib.parallel_config("loky", inner_max_num_threads=1) if workers > 1 else nullcontext(),
+          warnings.catch_warnings()):
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         fits = joblib.Parallel(workers, return_as="generator_unordered")(
             joblib.delayed(_fit)(texts, names, task, settings) for task in todo)
         for count, fit in enumerate(fits, start=1):
@@ -136,9 +138,9 @@ def recommendation(table: pd.DataFrame) -> str:
                "and all simpler ones are measurably behind: " + ", ".join(f"{row.title} by {row.behind.text()} points"
                                                                         for row in simpler))
         return f"Recommendation: {chosen.title}. It has the highest mean, {chosen.accuracy:.1f}%, {why}."
+    cost = f" and takes {duration(chosen.seconds)} a fit instead of {duration(best.seconds)}"
     return (f"Recommendation: {chosen.title}. {ahead}, but {table.fits.min()} folds cannot tell it from {chosen.title} "
-            f"({chosen.behind.text()} points), which is simpler and takes {duration(chosen.seconds)} a fit instead of "
-            f"{duration(best.seconds)}.")
+            f"({chosen.behind.text()} points), which is simpler{cost * (2 * chosen.seconds < best.seconds)}.")
 
 
 def write(fits: pd.DataFrame, name: str, out: Path) -> list[Path]:

@@ -8,32 +8,58 @@ from pathlib import Path
 import numpy as np
 
 from dnm.config import is_data_file
-from dnm.data.files import SPLITS, read_splits, read_table, same
+from dnm.data.files import SPLITS, Table, read_splits, read_table, same
 from dnm.data.splits import Split, split_pooled
 from dnm.errors import DnmError
 
 LEAST = 10  # test sentences that are worth a score
 
 
-def read(file: str, text: str = "", label: str = "", **options) -> tuple[tuple[str, ...], Split, Split]:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def read(file: str, text: str = "", label: str = "", say=_to_stderr, **options) -> tuple[tuple[str, ...], Split, Split]:
     """The classes, the sentences to learn from and those to test on, of a file (all to learn from) or a folder.
 
-    ``options`` are those of `dnm.data.files.read_table`; what was found in the file is said on standard error.
+    ``options`` are those of `dnm.data.files.read_table`; ``say`` is told what was found in the file.
     """
     tables = (read_splits(Path(file), text, label) if Path(file).is_dir() else
               {"all": read_table(file, text, label, **options)})
     for table in tables.values():
         for note in table.notes:
-            print(f"{table.file}: {note}", file=sys.stderr)
+            say(f"{table.file}: {note}")
+    names, learn, test = numbered(tables)
+    if twice := len({*map(same, test.texts)} & {*map(same, learn.texts)}):
+        say(f"{file}: {twice} test sentences are also among those to learn from")
+    return names, learn, test
+
+
+def numbered(tables: dict[str, Table]) -> tuple[tuple[str, ...], Split, Split]:
+    """The classes of tables by the name of their split, the sentences to learn from and those to test on."""
     names, numbers = np.unique([name for table in tables.values() for name in table.labels], return_inverse=True)
-    parts, at = {}, 0
-    for name, table in tables.items():
-        parts[name], at = Split(table.texts, numbers[at:at + len(table.texts)]), at + len(table.texts)
-    test = parts.pop("test", Split([], np.array([], int)))
-    labels = np.concatenate([part.labels for part in parts.values()])
-    if twice := len({*map(same, test.texts)} & {same(text) for part in parts.values() for text in part.texts}):
-        print(f"{file}: {twice} test sentences are also among those to learn from", file=sys.stderr)
-    return tuple(map(str, names)), Split([text for part in parts.values() for text in part.texts], labels), test
+    ends = np.cumsum([len(table.texts) for table in tables.values()])[:-1]
+    parts = {split: Split(table.texts, part)
+             for (split, table), part in zip(tables.items(), np.split(numbers, ends), strict=True)}
+    test, learn = parts.pop("test", Split([], np.array([], int))), [*parts.values()]
+    return tuple(map(str, names)), Split([text for part in learn for text in part.texts],
+                                         np.concatenate([part.labels for part in learn])), test
+
+
+def set_aside(learn: Split, held: Split, share: float = 0.2) -> tuple[Split, Split]:
+    """Sentences to learn from and to test on: ``share`` of them where none are ``held`` yet, if enough for a score."""
+    if held or (size := round(share * len(learn))) < LEAST:
+        return learn, held
+    return tuple(split_pooled(learn, (len(learn) - size, size, 0), "texts test")[:2])
+
+
+def score(classifier, names: tuple[str, ...], held: Split) -> str:
+    """Test accuracy with its interval, beside that of the most frequent class; or why there is none."""
+    if not held:
+        return f"no test: it would have fewer than {LEAST} sentences; `dnm compare` scores by cross-validation"
+    right = int((classifier.predict(held.texts) == np.array(names)[held.labels]).sum())
+    return (f"test accuracy {interval(right, len(held))}; always saying the most frequent class would give "
+            f"{np.bincount(held.labels).max() / len(held):.1%}")
 
 
 def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, test: float,
@@ -44,23 +70,19 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
 
     from dnm.classify.estimator import DNMClassifier
 
-    if not held and (size := round(test * len(learn))) >= LEAST:
-        learn, held, _ = split_pooled(learn, (len(learn) - size, size, 0), "texts test")
+    learn, held = set_aside(learn, held, test)
     classifier = DNMClassifier(**settings)
     with _bar("training") as show:
         classifier.fit(learn.texts, [names[y] for y in learn.labels],
                        on_progress=lambda run: show(run.step, run.config.steps, _newest(run)))
     print(f"{len(learn)} sentences to learn from{_parts(classifier.counts_)}, {len(held)} to test; classes: "
           f"{', '.join(names)}")
-    about = {"Data": Path(file).name if file != "-" else "standard input"}
+    about, told = {"Data": Path(file).name if file != "-" else "standard input"}, score(classifier, names, held)
+    print(told)
     if held:
-        truth, found = [names[y] for y in held.labels], classifier.predict(held.texts)
-        about["Test accuracy"] = score = interval(int((found == truth).sum()), len(truth))
-        print(f"test accuracy {score}; always saying the most frequent class would give "
-              f"{np.bincount(held.labels).max() / len(held):.1%}")
-        print(classification_report(truth, found, zero_division=0, digits=2))
-    else:
-        print(f"no test: it would have fewer than {LEAST} sentences; `dnm compare` scores by cross-validation")
+        about["Test"] = told
+        truth = [names[y] for y in held.labels]
+        print(classification_report(truth, classifier.predict(held.texts), zero_division=0, digits=2))
     classifier.save(out, about)
     print(f'model: {out}  (dnm predict {out} "a sentence", or a file with --out predicted.csv)')
 
@@ -103,7 +125,7 @@ def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: s
     with _bar("predicting") as show:
         def told(done: int, notes: list[str]) -> None:
             for note in notes:
-                print(f"{Path(file).name}: {note}", file=sys.stderr)
+                _to_stderr(f"{Path(file).name}: {note}")
             show(done, None, f"{done} rows")
 
         done = stream.predict_file(classifier, file, out, text, separator=separator, sheet=sheet,
@@ -121,7 +143,7 @@ def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: 
     from dnm.study import compare as study
 
     if held:
-        print(f"{len(held)} test sentences are left for `dnm fit`", file=sys.stderr)
+        _to_stderr(f"{len(held)} test sentences are left for `dnm fit`")
     with _bar("training") as show:
         fits = study.cross_validate(learn, names, methods, folds, repeats, out, workers=workers, on_fit=show,
                                     **settings)

@@ -1,0 +1,266 @@
+"""People's own tables: `dnm fit`, `dnm predict` and `dnm compare`, and files of any length."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from dnm.classify import stream
+from dnm.classify.estimator import DNMClassifier
+from dnm.cli import main
+from dnm.data.datasets import load_dataset
+from dnm.data.splits import Split
+from dnm.errors import DnmError
+from dnm.study import compare, statistics
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*predict_proba is not calibrated", "ignore:K = 5 needs")
+QUICK = dict(steps=4, batch_size=12, lr=1e-3, head_lr=1e-2, max_length=32, random_state=0)
+AS_OPTIONS = ["--steps", "4", "--batch-size", "12", "--lr", "1e-3", "--head-lr", "1e-2", "--max-length", "32"]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> tuple[list[str], list[str]]:
+    data = load_dataset("builtin")
+    return data.train.texts[:120], [data.label_names[y] for y in data.train.labels[:120]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_models, corpus) -> DNMClassifier:
+    return DNMClassifier(encoder=str(tiny_models["bert"]), **QUICK).fit(*corpus)
+
+
+@pytest.fixture
+def table(corpus, tmp_path):
+    """As a spreadsheet in Germany writes it: semicolons, Windows-1252, gaps, a label typed two ways."""
+    rows = [[n, f"Grüße; {text}" if n % 5 == 0 else text, name] for n, (text, name) in enumerate(zip(*corpus, strict=True))]
+    rows[10][1], rows[20][2], rows[30][2] = "", "", f" {rows[30][2]} "
+    path = tmp_path / "kunden.csv"
+    with path.open("w", encoding="cp1252", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([["Nr", "Bewertung", "Urteil"], *rows])
+    return path
+
+
+# ---------------------------------------------------------------- fit, then predict
+
+def test_a_spreadsheets_table_is_fitted_scored_kept_and_predicted(table, corpus, tiny_models, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(table), "--out", "model", "--encoder", str(tiny_models["bert"]), "--method", "plain", *AS_OPTIONS]) == 0
+    told = capsys.readouterr()
+    assert "read as Windows-1252" in told.err and "reads 'Bewertung' as text and 'Urteil' as label" in told.err
+    assert "1 without a text (line 12) and 1 without a label (line 22)" in told.err
+    assert "94 sentences to learn from (19 of them choose when to stop), 24 to test; classes: disappointed, pleased" in told.out
+    score = next(line for line in told.out.splitlines() if line.startswith("test accuracy"))
+    right = round(float(score.split()[2].rstrip("%")) / 100 * 24)
+    low, high = stats.binomtest(right, 24).proportion_ci(method="wilson")
+    assert f"{right / 24:.1%} (95% interval {low:.0%} to {high:.0%}, of 24 sentences)" in score
+    assert "kunden.csv" in (tmp_path / "model" / "README.md").read_text()
+
+    assert main(["predict", "model", str(table)]) == 0
+    assert "kunden.predicted.csv: 120 rows, 1 of them without a text" in capsys.readouterr().out
+    found = pd.read_csv("kunden.predicted.csv", sep=";", encoding="utf-8-sig", keep_default_na=False)
+    given = pd.read_csv(table, sep=";", encoding="cp1252", keep_default_na=False)
+    pd.testing.assert_frame_equal(found[list(given)], given)
+    assert found.predicted[10] == found.probability[10] == ""
+    kept = DNMClassifier.load("model")
+    texts = [text for text in given.Bewertung if text]
+    assert found.predicted[found.predicted != ""].tolist() == kept.predict(texts).tolist()
+    np.testing.assert_allclose(found.probability[found.predicted != ""].astype(float), kept.predict_proba(texts).max(1), atol=5.1e-5)
+
+    assert main(["predict", "model", "a lovely cup of tea"]) == 0
+    shown = capsys.readouterr().out.split("\t")
+    assert shown[0] == kept.predict("a lovely cup of tea")[0] and shown[1] == "a lovely cup of tea"
+
+
+def test_a_folder_of_splits_brings_its_own_test(corpus, tiny_models, tmp_path, capsys):
+    texts, names = corpus
+    for split, part in (("train", slice(0, 60)), ("dev", slice(60, 80)), ("test", slice(79, 120))):
+        pd.DataFrame({"text": texts[part], "label": names[part]}).to_json(tmp_path / f"{split}.jsonl", orient="records", lines=True)
+    assert main(["fit", str(tmp_path), "--out", str(tmp_path / "m"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
+    told = capsys.readouterr()
+    assert "80 sentences to learn from (16 of them choose when to stop), 41 to test" in told.out
+    assert "1 test sentences are also among those to learn from" in told.err
+
+
+def test_too_few_for_a_test_are_all_learned_from_and_that_is_said(corpus, tiny_models, tmp_path, capsys):
+    pd.DataFrame({"text": corpus[0][:30], "label": corpus[1][:30]}).to_csv(tmp_path / "few.csv", index=False)
+    assert main(["fit", str(tmp_path / "few.csv"), "--out", str(tmp_path / "m"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
+    assert "no test: it would have fewer than 10 sentences; `dnm compare`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["missing.csv"], "no such file: missing.csv"), (["a", "b", "--out", "x.csv"], "--out is for the predictions of a file"),
+    (["given.csv", "--out", "x.xlsx"], "cannot write x.xlsx: name a file that ends in .csv, .tsv, .jsonl"),
+    (["given.csv", "--out", "given.csv"], "given.csv is the file that is read; name another"),
+    (["given.csv", "--text", "words"], "given.csv: unknown text column 'words'"), (["empty.csv"], "no rows below the column names")])
+def test_what_cannot_be_predicted_is_one_line(model, tmp_path, capsys, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    model.save("m")
+    (tmp_path / "given.csv").write_text("text,id\na cup,1\n")
+    (tmp_path / "empty.csv").write_text("text,id\n")
+    assert main(["predict", "m", *arguments]) == 2
+    assert told in capsys.readouterr().err and (tmp_path / "given.csv").read_text() == "text,id\na cup,1\n"
+
+
+# ---------------------------------------------------------------- files of any length
+
+@pytest.fixture
+def long(corpus, tmp_path):
+    path = tmp_path / "long.jsonl"
+    rows = [{"id": n, "text": text if n % 11 else None, "predicted": "theirs"} for n, text in enumerate(corpus[0])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_an_interrupted_file_goes_on_where_it_stopped(model, long, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(stream, "SIZE", 10)
+    out, whole = tmp_path / f"out.{kind}", tmp_path / f"whole.{kind}"
+    assert stream.predict_file(model, long, whole) == {"rows": 120, "empty": 11, "before": 0}
+    asked = []
+    monkeypatch.setattr(model, "predict_proba", lambda texts: asked.extend(texts) or DNMClassifier.predict_proba(model, texts))
+
+    def kill(at):
+        def told(done, notes):
+            if done == at:
+                with (tmp_path / f"out.{kind}.part").open("ab") as file:
+                    file.write(b"half a li")  # of the rows that were not secured
+                raise Killed
+        return told
+
+    for at, before in ((30, 0), (70, 30)):
+        with pytest.raises(Killed):
+            stream.predict_file(model, long, out, on_rows=kill(at))
+        assert not out.exists()
+    assert stream.predict_file(model, long, out) == {"rows": 120, "empty": 11, "before": 70}
+    assert out.read_bytes() == whole.read_bytes() and len(asked) == 120 - 11  # nothing twice
+    assert not [*tmp_path.glob("*.part*")]
+
+
+def test_the_rows_are_those_of_the_file_in_order_beside_their_classes(model, long, corpus, tmp_path):
+    stream.predict_file(model, long, tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    expected = iter(model.predict([text for n, text in enumerate(corpus[0]) if n % 11]).tolist())
+    assert [row["id"] for row in rows] == [*range(120)] and {row["predicted"] for row in rows} == {"theirs"}
+    assert [row["predicted.2"] for row in rows] == [next(expected) if n % 11 else None for n in range(120)]
+
+
+@pytest.mark.parametrize("change", ["file", "model", "note"])
+def test_another_file_or_model_starts_anew(model, long, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(stream, "SIZE", 10)
+    out = tmp_path / "out.csv"
+
+    def stop(done, notes):
+        raise Killed
+
+    with pytest.raises(Killed):
+        stream.predict_file(model, long, out, model="a", on_rows=stop)
+    if change == "file":
+        long.write_text(long.read_text().replace("theirs", "others"))
+    elif change == "note":
+        (tmp_path / "out.csv.part.json").write_text('{"rows"')
+    done = stream.predict_file(model, long, out, model="b" if change == "model" else "a")
+    assert done["before"] == 0 and len(pd.read_csv(out)) == 120
+
+
+def test_standard_input_is_read_through(model, tmp_path):
+    model.save(tmp_path / "m")
+    done = subprocess.run([sys.executable, "-m", "dnm", "predict", str(tmp_path / "m"), "-", "--out", "o.tsv"], cwd=tmp_path,
+                          input="id\ttext\n7\tschöner tea\n".encode(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "o.tsv", sep="\t").text.tolist() == ["schöner tea"]
+
+
+# ---------------------------------------------------------------- which method
+
+def test_candidates_learn_from_and_are_tested_on_the_same_sentences(corpus, tiny_models, tmp_path, monkeypatch):
+    texts = Split([*corpus[0][:40], *corpus[0][:20]], np.unique([*corpus[1][:40], *corpus[1][:20]], return_inverse=True)[1])
+    settings = dict(encoder=str(tiny_models["bert"])) | QUICK
+    seen, fit = [], compare._fit
+
+    def noted(texts, names, task, settings):
+        seen.append(task)
+        return fit(texts, names, task, settings)
+
+    monkeypatch.setattr(compare, "_fit", noted)
+    run = lambda **more: compare.cross_validate(texts, ("a", "b"), ["logreg", "plain"], 3, 2, tmp_path, workers=1, **settings | more)
+    fits = run()
+    assert len(fits) == 12 and fits.method.tolist() == ["logreg"] * 6 + ["plain"] * 6
+    for name, repeat, fold, learn, held in seen:
+        assert {*map(texts.texts.__getitem__, learn)}.isdisjoint(texts.texts[i] for i in held)
+        assert sorted([*learn, *held]) == [*range(60)]
+        twin = next(task for task in seen if task[:3] == ({"logreg": "plain", "plain": "logreg"}[name], repeat, fold))
+        np.testing.assert_array_equal(held, twin[4])
+    one = next(task for task in seen if task[0] == "logreg")
+    alone = DNMClassifier(method="logreg", **settings | {"random_state": 0}).fit([texts.texts[i] for i in one[3]], texts.labels[one[3]])
+    assert fits.accuracy[0] == pytest.approx(100 * alone.score([texts.texts[i] for i in one[4]], texts.labels[one[4]]))
+
+    kept = json.loads((tmp_path / "compare.json").read_text())
+    kept["fits"] = kept["fits"][:5]  # as if it had been interrupted
+    (tmp_path / "compare.json").write_text(json.dumps(kept))
+    seen.clear()
+    pd.testing.assert_frame_equal(run().drop(columns="seconds"), fits.drop(columns="seconds"))
+    assert len(seen) == 7
+    seen.clear()
+    run(max_length=16)
+    assert len(seen) == 12, "other settings are another comparison"
+
+
+def made(**accuracies) -> pd.DataFrame:
+    return pd.DataFrame([{"method": name, "title": name, "repeat": i // 5, "fold": i % 5, "n_train": 80, "n_test": 20, "accuracy": value,
+                          "f1": value, "calibration_error": 5.0, "seconds": 1.0 if name == "logreg" else 30.0, "steps": 9}
+                         for name, values in accuracies.items() for i, value in enumerate(values)])
+
+
+def test_the_simplest_that_cannot_be_told_from_the_best_is_recommended():
+    noise = np.random.default_rng(0).normal(0, 2, 10)
+    close = compare.summary(made(logreg=80 + noise, plain=70 + noise[::-1], dnm=80.5 + noise[::-1]))
+    told = compare.recommendation(close)
+    assert told.startswith("Recommendation: logreg. dnm has the highest mean, ") and "cannot tell it from logreg" in told
+    clear = compare.recommendation(compare.summary(made(logreg=80 + noise, plain=82 + noise, dnm=90 + noise * 0.9)))
+    assert clear.startswith("Recommendation: dnm. It has the highest mean") and "measurably behind: logreg by -" in clear
+    assert "the simplest of all" in compare.recommendation(compare.summary(made(logreg=90 + noise, dnm=80 + noise[::-1])))
+
+
+def test_the_corrected_interval_is_that_of_nadeau_and_bengio():
+    gaps = np.array([1.0, 2.5, -0.5, 3.0, 1.5])
+    found = statistics.corrected(gaps, 0.25)
+    error = np.sqrt((1 / 5 + 0.25) * np.sum((gaps - 1.5) ** 2) / 4)
+    assert found.mean == 1.5 and found.error == pytest.approx(error)
+    assert found.high - 1.5 == pytest.approx(2.7764451 * error)  # t, 4 degrees of freedom, from a table
+    # With nothing shared it is the ordinary t test.
+    assert statistics.corrected(gaps, 0).p == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
+
+
+def test_the_calibration_error_is_the_mean_gap_in_bins():
+    shares = np.array([[0.95, 0.05], [0.92, 0.08], [0.35, 0.65], [0.4, 0.6], [1.0, 0.0]])
+    # bins: [0.6, 0.7): 0.65 right, 0.6 wrong; [0.9, 1]: 0.95 right, 0.92 wrong, 1.0 right
+    expected = abs(1 - 1.25) / 5 + abs(2 - 2.87) / 5
+    assert statistics.calibration_error(shares, np.array([0, 1, 1, 0, 0])) == pytest.approx(expected)
+
+
+def test_the_command_prints_table_and_recommendation_and_keeps_a_page(corpus, tiny_models, tmp_path, capsys):
+    name = tmp_path / "<b>texts.csv"
+    pd.DataFrame({"text": corpus[0][:40], "label": corpus[1][:40]}).to_csv(name, index=False)
+    assert main(["compare", str(name), "--methods", "logreg", "plain", "--folds", "2", "--repeats", "1", "--jobs", "1", "--out",
+                 str(tmp_path / "o"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
+    told = capsys.readouterr().out
+    assert "Recommendation: " in told and "seconds a fit" in told and "to the best" in told
+    page = (tmp_path / "o" / "compare.html").read_text()
+    assert "&lt;b&gt;texts.csv" in page and "<b>texts" not in page and "Nadeau" in page
+    assert len(pd.read_csv(tmp_path / "o" / "compare.csv")) == 4
+
+
+@pytest.mark.parametrize("folds", ["1", "99"])
+def test_folds_that_make_no_sense_are_told(corpus, tmp_path, folds):
+    texts = Split(corpus[0][:40], np.unique(corpus[1][:40], return_inverse=True)[1])
+    with pytest.raises(DnmError, match=f"folds={folds}: take 2 to "):
+        compare.cross_validate(texts, ("a", "b"), folds=int(folds))
