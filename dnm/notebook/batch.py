@@ -37,8 +37,7 @@ def run_study(profile: str, dataset: str, out: Path, runs: str | None = None, **
     """Execute every notebook, on the data set where it has such a parameter; write a report to ``out`` and print it."""
     started, store = time.perf_counter(), RunStore.open(runs)
     config = RunConfig.create(profile, dataset=dataset, **columns)
-    wanted = _data(config.dataset) | {name: getattr(config, name) for name in ("profile", *columns)}
-    wanted["store"] = str(store.folder)
+    wanted = {name: getattr(config, name) for name in ("dataset", "profile", *columns)} | {"store": str(store.folder)}
     jobs = [_job(path, out / "notebooks", wanted) for path in notebooks()]
     records = train_all(jobs, store)
     executed = execute_all(jobs)
@@ -74,7 +73,7 @@ def run_batch(notebooks: list[str], datasets: list[str], out: Path, parameters: 
             dataset_of(config)
         stem = Path(config.dataset).stem
         folders.setdefault(config.dataset, out / (f"{stem}-{len(folders)}" if out / stem in folders.values() else stem))
-    jobs = {folder: [_job(path, folder, _data(dataset) | parameters) for path in chosen]
+    jobs = {folder: [_job(path, folder, {"dataset": dataset} | parameters) for path in chosen]
             for dataset, folder in folders.items()}
     records = train_all([job for several in jobs.values() for job in several], RunStore.open(parameters.get("store")))
     for (folder, several), dataset in zip(jobs.items(), folders, strict=True):
@@ -84,11 +83,6 @@ def run_batch(notebooks: list[str], datasets: list[str], out: Path, parameters: 
         written += [*executed, write_report(executed, _frame(records, *several), folder / "report.html", about)]
     print(*written, sep="\n")
     return written
-
-
-def _data(dataset: str) -> dict[str, str]:
-    """A data set as the notebooks take it."""
-    return {"dataset": dataset} | ({} if dataset in DATASETS else {"file": dataset})
 
 
 def _named(name: str) -> Path:
@@ -105,6 +99,8 @@ Job = tuple[Path, Path, dict]  # a notebook, where it goes, its parameters
 def _job(path: Path, folder: Path, wanted: dict) -> Job:
     """A notebook with those of the wanted parameters that it has."""
     kinds = declared(path)
+    if wanted["dataset"] not in DATASETS:
+        wanted = {"file": wanted["dataset"]} | wanted
     given = {name: value for name, value in wanted.items() if name in kinds}
     check(given, kinds, path.name)
     return path, folder / path.name, given
