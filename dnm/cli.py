@@ -57,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
 
     study = commands.add_parser("study", help="run the notebooks in order; write report, figures and tables")
     study.add_argument("--profile", default="lesson", help=_PROFILE)
-    study.add_argument("--dataset", default="builtin", help="data set of the training notebook (default: builtin)")
+    study.add_argument("--dataset", default="builtin", help="data set of the notebooks (default: builtin)")
+    for kind, what in (("text", "sentences"), ("label", "classes")):
+        study.add_argument(f"--{kind}-column", default="", metavar="NAME",
+                           help=f"column of one's own file that holds the {what}, guessed if empty")
     _places(study, "runs/study")
 
     run = commands.add_parser("run", help="run chosen notebooks through papermill, once for each data set")
@@ -209,17 +212,22 @@ def _json(text: str):
 
 
 def _count(text: str) -> int:
-    if (number := as_list(text, int)[0]) < 1:
-        raise DnmError(f"expected a number of at least 1, got {number}")
-    return number
+    if len(numbers := as_list(text, int)) != 1 or numbers[0] < 1:
+        raise DnmError(f"expected a number of at least 1, got {text}")
+    return numbers[0]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; exit code 0, 2 for something the user can mend, 130 after Ctrl-C."""
     warn = cache(lambda text: print(f"warning: {text}", file=sys.stderr))  # each once
     warnings.showwarning = lambda message, *_: warn(str(message))
+    if getattr(sys.stdout, "errors", "") == "strict":  # a character that it cannot show is not worth a result
+        sys.stdout.reconfigure(errors="replace")
     try:
         options = vars(parser().parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"]))
+        if several := options.get("datasets"):  # a file's name may have commas, too
+            options["datasets"] = [name for text in several
+                                   for name in ([text] if Path(text).exists() else as_list(text))]
         place, name = COMMANDS[options.pop("command")].split(":")
         getattr(import_module(place), name)(**options)
         return 0

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,8 @@ class RunConfig:
             values["alpha"] = cls.alpha
         if method.level != "sentence":
             values["original_weight"] = cls.original_weight
+        if values["dataset"] in DATASETS:  # columns are those of one's own files, which may stand beside it in a list
+            values["text_column"], values["label_column"] = cls.text_column, cls.label_column
         config = cls(**values)
         config._check()
         return config
@@ -170,14 +173,13 @@ class RunConfig:
 
 
 def as_list(value, kind: type = str) -> list:
-    """A list from a list, one value or comma-separated text, as notebooks and command lines hand them over."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
-    values = list(value) if isinstance(value, list | tuple) else [value]
+    """A list from whatever has several values, from one value, and from text with commas, alone or in a list."""
     try:
-        return [_whole(v) if kind is int else kind(v).strip("'\" ") for v in values]
+        values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+        values = [part for v in values for part in (v.strip("[] ").split(",") if isinstance(v, str) else [v])]
+        return [_whole(v) if kind is int else kind(v).strip("'\" ") for v in values if str(v).strip()]
     except (TypeError, ValueError):
-        raise DnmError(f"expected a list of {'whole numbers' if kind is int else 'names'}, got {values!r}") from None
+        raise DnmError(f"expected a list of {'whole numbers' if kind is int else 'names'}, got {value!r}") from None
 
 
 def is_data_file(path: Path) -> bool:

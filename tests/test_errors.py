@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from dnm.classify.estimator import DNMClassifier
 from dnm.cli import main
-from dnm.config import RunConfig
+from dnm.config import RunConfig, as_list
 from dnm.errors import DnmError
+from dnm.runs.plan import grid
+from dnm.runs.store import load_files
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -204,3 +209,37 @@ def run_with(arguments, env=None, limit=None):
 def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(f"{sys.executable} -m dnm list | head -1", shell=True, capture_output=True, text=True)
     assert done.stdout == "methods:\n" and not done.stderr
+
+
+def test_a_character_that_the_output_cannot_show_costs_only_itself(tiny, tmp_path):
+    config = tiny(method="plain").to_dict()
+    names = ("encoder", "steps", "batch_size", "eval_every", "eval_limit", "n_train", "max_length", "pooling")
+    options = [part for name in names for part in ("--" + name.replace("_", "-"), str(config[name]))]
+    done = run_with(["train", "--profile", "smoke", "--runs", str(tmp_path), "--methods", "plain,dnm", "--seeds", "0,1", *options],
+                    env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"\d\d\.\d \? \d", done.stdout)) >= 2 and len(list(tmp_path.glob("*.json"))) == 4
+
+
+@pytest.mark.parametrize("value, kind, expected", [
+    ("0,1", int, [0, 1]), (["0,1", "2"], int, [0, 1, 2]), (range(3), int, [0, 1, 2]), (np.arange(2), int, [0, 1]), (3, int, [3]),
+    (pd.Series(["plain", "dnm"]), str, ["plain", "dnm"]), (["plain,dnm", "logreg"], str, ["plain", "dnm", "logreg"]),
+    ("['plain', 'dnm']", str, ["plain", "dnm"]), ([], str, []), ("", str, [])])
+def test_lists_are_read_in_every_usual_way(value, kind, expected):
+    assert as_list(value, kind) == expected
+    if kind is int:
+        assert [config.seed for config in grid("plain", value, "smoke")] == expected
+
+
+def test_a_list_where_one_number_is_wanted_and_a_data_sets_name_with_a_comma(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.csv").write_text("text,label\n" + "".join(f"sentence {i},{'ab'[i % 2]}\n" for i in range(40)))
+    command = ["paper", "table10", "--sizes", "24", "--seeds", "0", "--encoder", "cnn", "--profile", "smoke", "--dry-run", "--runs", "runs"]
+    assert main([*command, "--datasets", "a,b.csv", "builtin,builtin5"]) == 0
+    assert {line.partition(", n = ")[0] for line in capsys.readouterr().out.splitlines() if ", n = " in line} == {"a,b", "builtin", "builtin5"}
+    assert main([*command, "--datasets", "builtin", "--jobs", "2,3"]) == 2 and "a number of at least 1, got 2,3" in capsys.readouterr().err
+
+
+def test_hidden_files_are_passed_over_without_a_word(tiny, tmp_path, recwarn):
+    (tmp_path / "._mine.json").write_bytes(b"\0\5\26\7")
+    assert load_files(tmp_path) == [] and not [w for w in recwarn if "mine" in str(w.message)]

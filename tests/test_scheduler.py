@@ -1,5 +1,7 @@
 """The scheduler: killed workers, two commands on one store, resume, failures, Ctrl-C, and a real Dask cluster."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -246,3 +248,58 @@ def test_progress_ends_with_one_line_and_apart_from_what_follows(terminal, monke
         show(Status([RunConfig()], reused=1, work_total=24))
     told = capsys.readouterr().err
     assert told.count("1/1 runs (1 reused) in 0 seconds") == 1 and told.endswith("seconds" + "\n" * (1 + terminal))
+
+
+# ---------------------------------------------------------------- other surroundings
+
+@pytest.fixture
+def patience():
+    """A stop sign that shows after a minute, so that what waits for ever fails."""
+    stop = threading.Event()
+    timer = threading.Timer(60, stop.set)
+    timer.start()
+    yield stop
+    timer.cancel()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_a_file_system_has_no_locks_runs_go_on_and_nobody_waits_for_the_dead(tiny, tmp_path, monkeypatch, patience, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    config, locks = tiny(method="plain"), tmp_path / ".locks"
+    locks.mkdir()
+    (locks / config.hash).touch()  # what a process with locks leaves behind, and what a killed one without
+    code = "import filelock, os, sys; lock = filelock.SoftFileLock(sys.argv[1]); lock.acquire(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, locks / f"{config.hash}.held"], check=True)
+    assert len(list(locks.iterdir())) == 2
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match=f"{re.escape(str(locks))}: {os.strerror(number)}; goes on with files as locks"):
+        run_all([config], RunStore(tmp_path), workers=1, stop=patience)
+    assert not list(locks.glob("*.held"))
+
+
+def test_who_waits_for_anothers_run_says_so(tiny, tmp_path, patience):
+    config, store = tiny(method="plain"), RunStore(tmp_path)
+    held = store.lock(config)
+    held.acquire()
+
+    def listen(status: Status) -> None:
+        if any(note.startswith("waits for 1 runs that another process is training") for note in status.notes):
+            held.release()
+
+    assert run_all([config], store, workers=1, on_status=listen, stop=patience)
+
+
+def test_a_store_that_cannot_be_written_is_named(tiny, tmp_path):
+    (tmp_path / ".locks" / "probe").mkdir(parents=True)  # opening it fails, for root, too
+    with pytest.raises(DnmError, match=f"cannot write to {re.escape(str(tmp_path))}: .+; name another folder"):
+        run_all([tiny(method="plain")], RunStore(tmp_path), workers=1)
+
+
+def test_a_handler_of_ctrl_c_that_python_has_not_set_is_no_error(tiny, tmp_path, monkeypatch):
+    install = signal.signal
+    before = install(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: (install(number, handler), None)[1])  # as for such a one
+    run_all([tiny(method="plain")], RunStore(tmp_path), workers=1)
+    assert install(signal.SIGINT, before) is signal.default_int_handler

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import needs_real_data, solutions
+from nbconvert import HTMLExporter
 
 from dnm.cli import parser
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
+from dnm.notebook import batch
 from dnm.notebook import page as report
 from dnm.notebook.batch import execute, notebooks, run_batch, runs_of
 from dnm.notebook.page import mathml, write_report
@@ -27,6 +29,7 @@ from dnm.runs.results import frame, load
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
 from dnm.study import tables
+from dnm.study.experiments import experiment
 from dnm.study.statistics import difference
 from dnm.training import fit
 
@@ -359,3 +362,91 @@ def test_the_real_data_sets_train(dataset, tiny_models, tmp_path):
     config = grid(["dnm"], [0], "smoke", dataset=dataset, encoder=str(tiny_models["bert"]), steps=4, eval_every=2)
     record = run_all(config, RunStore(tmp_path))[0]
     assert len(record["test_predictions"]) == 100 and len(record["data"]["labels"]) == (5 if dataset == "sst1" else 2)
+
+
+# ---------------------------------------------------------------- other surroundings
+
+def test_a_notebook_of_ones_own_runs_in_this_python_and_its_figures_survive_an_export(tmp_path, monkeypatch):
+    """Its parameters have no types, and the python3 kernel that is registered is of a Python that cannot run it."""
+    kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "Other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    for name in ("DNM_PNG", "PLOTLY_RENDERER"):
+        monkeypatch.delenv(name, raising=False)
+    new = nbformat.v4
+    code = ("import sys\nimport plotly.graph_objects as go\nfrom dnm.notebook.start import setup_notebook\nsetup_notebook()\n"
+            "print(sys.executable)\ngo.Figure(go.Bar(y=sizes)).show()")
+    cells = [new.new_code_cell('sizes = [50]\nloud = False\nwide: dict = {}', metadata={"tags": ["parameters"]}), new.new_code_cell(code)]
+    about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new.new_notebook(cells=cells, metadata=about), tmp_path / "08_mine.ipynb")
+    done = nbformat.read(execute(tmp_path / "08_mine.ipynb", tmp_path / "done.ipynb", {"sizes": [71, 72], "loud": True}), 4)
+    assert done.cells[-1].outputs[0].text.strip() == sys.executable
+    assert [{report.PLOTLY, "text/html"} <= output.data.keys() for output in done.cells[-1].outputs[1:]] == [True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = HTMLExporter().from_notebook_node(done)[0]
+    assert re.search(r"Plotly\.newPlot\([^)]*71, ?72", text)
+    with pytest.raises(DnmError, match="did you mean 'sizes'"):
+        execute(tmp_path / "08_mine.ipynb", tmp_path / "never.ipynb", {"size": 3})
+
+
+def test_a_renderer_that_somebody_chose_stays():
+    code = "from dnm.notebook.start import setup_notebook; setup_notebook(); import plotly.io; print(plotly.io.renderers.default)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PLOTLY_RENDERER": "svg"})
+    assert done.stdout.strip() == "svg", done.stderr
+
+
+# ---------------------------------------------------------------- a file's columns, wherever it can be named
+
+@pytest.fixture
+def shop(tmp_path):
+    """A file whose columns cannot be guessed rightly."""
+    train, path = load_dataset("builtin").train, tmp_path / "shop.csv"
+    pd.DataFrame({"comment": train.texts[:100], "opinion": [("bad", "good")[y] for y in train.labels[:100]],
+                  "verified": ["no", "yes"] * 50}).to_csv(path, index=False)
+    return path
+
+
+COLUMNS = {"text_column": "comment", "label_column": "opinion"}
+TAKE_DATA = [path for path in notebooks() if "dataset" in declared(path)]
+
+
+@pytest.mark.parametrize("path", TAKE_DATA, ids=lambda p: p.stem)
+def test_every_notebook_that_takes_a_data_set_takes_its_columns(path, shop, small, tmp_path):
+    """Its code until it has made its runs."""
+    given, names = small(path, store=str(tmp_path)) | {"dataset": str(shop)} | COLUMNS, {"In": ["", ""]}
+    assert len(TAKE_DATA) == 6 and given.keys() <= declared(path).keys()
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "code" and not {"config", "configs"} & names.keys():
+            exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= given
+    configs = names.get("configs") or [names["config"]]
+    assert {(config.dataset, config.text_column, config.label_column) for config in configs + names.get("more", [])} == {
+        (str(shop), "comment", "opinion")}
+
+
+def test_the_batch_job_the_study_and_the_paper_take_a_files_columns(shop, tiny_models, tmp_path, monkeypatch, capsys):
+    from dnm.cli import main
+
+    columns = [part for name, value in COLUMNS.items() for part in ("-p", name, value)]
+    assert main(["run", "02", "--datasets", str(shop), *columns, "-p", "encoder", str(tiny_models["bert"]), "-p", "n_train", "24",
+                 "--out", str(tmp_path / "out")]) == 0
+    command = ["paper", "table10", "--sizes", "24", "--seeds", "0", "--encoder", "cnn", "--profile", "smoke", "--dry-run"]
+    assert main([*command, "--runs", str(tmp_path / "runs"), "--datasets", str(shop), "builtin", *columns]) == 0
+    assert "guessed" not in capsys.readouterr().err
+    alone, beside = (experiment("table10", sizes=["24"], datasets=[*more, "builtin"], **columns)
+                     for more, columns in (([], {}), ([str(shop)], COLUMNS)))
+    assert {config.hash for config in alone} < {config.hash for config in beside}  # a named set's runs stay what they are
+    jobs = []
+
+    def train_all(some, store):
+        jobs.extend(some)
+        raise DnmError("enough")
+
+    monkeypatch.setattr(batch, "train_all", train_all)
+    assert main(["study", "--dataset", str(shop), "--text-column", "comment", "--label-column", "opinion", "--out", str(tmp_path)]) == 2
+    given = {path.stem[:2]: values for path, _, values in jobs}
+    assert all(given[number].items() >= {"dataset": str(shop), **COLUMNS}.items() for number in ("01", "02", "03", "04", "05", "06"))
+    assert given["07"].items() >= {"file": str(shop), **COLUMNS}.items() and not COLUMNS.keys() & given["00"].keys()

@@ -33,10 +33,11 @@ def notebooks() -> list[Path]:
     return found
 
 
-def run_study(profile: str, dataset: str, out: Path, runs: str | None = None) -> Path:
+def run_study(profile: str, dataset: str, out: Path, runs: str | None = None, **columns: str) -> Path:
     """Execute every notebook, on the data set where it has such a parameter; write a report to ``out`` and print it."""
-    started, config, store = time.perf_counter(), RunConfig.create(profile, dataset=dataset), RunStore.open(runs)
-    wanted = dict(dataset=config.dataset, profile=config.profile, store=str(store.folder))
+    started, store = time.perf_counter(), RunStore.open(runs)
+    config = RunConfig.create(profile, dataset=dataset, **columns)
+    wanted = {name: getattr(config, name) for name in ("dataset", "profile", *columns)} | {"store": str(store.folder)}
     jobs = [_job(path, out / "notebooks", wanted) for path in notebooks()]
     records = train_all(jobs, store)
     executed = execute_all(jobs)
@@ -72,8 +73,8 @@ def run_batch(notebooks: list[str], datasets: list[str], out: Path, parameters: 
             dataset_of(config)
         stem = Path(config.dataset).stem
         folders.setdefault(config.dataset, out / (f"{stem}-{len(folders)}" if out / stem in folders.values() else stem))
-    jobs = {folder: [_job(path, folder, {"dataset": dataset} | ({} if dataset in DATASETS else {"file": dataset})
-                          | parameters) for path in chosen] for dataset, folder in folders.items()}
+    jobs = {folder: [_job(path, folder, {"dataset": dataset} | parameters) for path in chosen]
+            for dataset, folder in folders.items()}
     records = train_all([job for several in jobs.values() for job in several], RunStore.open(parameters.get("store")))
     for (folder, several), dataset in zip(jobs.items(), folders, strict=True):
         print(f"{folder.name}:", flush=True)
@@ -98,6 +99,8 @@ Job = tuple[Path, Path, dict]  # a notebook, where it goes, its parameters
 def _job(path: Path, folder: Path, wanted: dict) -> Job:
     """A notebook with those of the wanted parameters that it has."""
     kinds = declared(path)
+    if wanted["dataset"] not in DATASETS:
+        wanted = {"file": wanted["dataset"]} | wanted
     given = {name: value for name, value in wanted.items() if name in kinds}
     check(given, kinds, path.name)
     return path, folder / path.name, given
@@ -158,12 +161,17 @@ def _timed(path: Path, target: Path, given: dict) -> tuple[Path, float]:
 def execute(path: Path, target: Path, parameters: dict) -> Path:
     """Run one notebook, its parameters checked before anything starts."""
     import papermill
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    class Here(AsyncKernelManager):  # of the Python that runs this: what is registered as python3 may be another
+        kernel_spec = KernelSpecManager(kernel_dirs=[]).get_kernel_spec("python3")
 
     check(parameters, declared(path), path.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(path), str(target), parameters=parameters, kernel_name="python3",
-                                   progress_bar=False, store_widget_state=False,
+                                   kernel_manager_class=Here, progress_bar=False, store_widget_state=False,
                                    extra_arguments=["--IPKernelApp.log_level=50"])  # no word on how it connects
     except papermill.PapermillExecutionError as error:
         raise DnmError(f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "

@@ -16,7 +16,9 @@ def setup_notebook() -> None:
     from dnm.plots.page import chromium
 
     png = os.environ.get("DNM_PNG") and chromium()  # a browser for each picture takes seconds: only for what is kept
-    plotly.io.renderers.default = "plotly_mimetype+png" if png else "plotly_mimetype"
+    if not os.environ.get("PLOTLY_RENDERER"):  # the second form is for exports: nbconvert knows nothing of plotly's own
+        plotly.io.renderers.default = f"plotly_mimetype+{'png' if png else 'notebook_connected'}"
+        plotly.io.renderers["notebook_connected"].global_init = False  # it would come as an output of its own
     plotly.io.defaults.default_scale, plotly.io.defaults.default_width = 1, 820  # fits JupyterLab at 1280 pixels
     pd.options.display.max_colwidth = 200
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without the place in our code

@@ -9,7 +9,7 @@ from statistics import median
 
 import joblib
 
-from dnm.config import RunConfig
+from dnm.config import RunConfig, as_list
 from dnm.data.datasets import dataset_of, subset_size, within_data
 from dnm.errors import DnmError
 from dnm.runs.progress import duration
@@ -18,8 +18,9 @@ from dnm.runs.store import RunStore, records_in
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
 
-def grid(methods: list[str], seeds: list[int], profile: str = "quick", **settings) -> list[RunConfig]:
+def grid(methods: Iterable[str], seeds: Iterable[int], profile: str = "quick", **settings) -> list[RunConfig]:
     """Every method with every seed, `within_data`; seed by seed, so that early results compare fairly."""
+    methods, seeds = as_list(methods), as_list(seeds, int)
     if not methods or not seeds:
         raise DnmError("name at least one method and one seed")
     return within_data(RunConfig.create(profile, method=method, seed=seed, **settings)

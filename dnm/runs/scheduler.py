@@ -129,6 +129,10 @@ class _Sweep:
                     died = reason(error)[:200]
                     self._mourn([c for c in batch if c in self.work and self._left(c)], died, todo)
                 wait, todo = not died, [c for c in todo if c in self.work]
+                if wait and todo and not stop.is_set():
+                    self.status.notes.append(f"waits for {len(todo)} runs that another process is training, by its "
+                                             f"locks in {self.store.folder / '.locks'}")
+                    self._tell()
             if stop.is_set() and todo:
                 count = self.status.reused + self.status.trained
                 raise Interrupted(f"stopped with {count} of {len(self.status.configs)} runs finished; the others' "
@@ -254,4 +258,4 @@ def interruptible(stop: threading.Event | None = None) -> Iterator[threading.Eve
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)  # None: not Python's

@@ -1,6 +1,7 @@
 """The store of runs: results as JSON, checkpoints and models beside them, a lock for each run."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -8,14 +9,15 @@ import re
 import socket
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock
 
 from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data.datasets import dataset_of
 from dnm.data.hub import identity
-from dnm.disk import write_atomically
+from dnm.disk import DiskError, write_atomically
 from dnm.errors import DnmError, project_root, reason
 
 
@@ -56,8 +58,9 @@ class RunStore:
         return self.folder / f"{config.hash}.model"
 
     def lock(self, config: RunConfig) -> FileLock:
-        """The run's lock, held by whoever trains it; the operating system frees it when its holder dies."""
-        return FileLock(self._file(".locks", config))
+        """The run's lock, held by whoever trains it; it ends when its holder dies."""
+        path = self._file(".locks", config)
+        return FileLock(path) if _has_locks(path.parent) else SoftFileLock(path.with_suffix(".held"))
 
     def note_path(self, config: RunConfig) -> Path:
         """What a process that trains the run leaves for others to read: how far it is."""
@@ -80,7 +83,7 @@ class RunStore:
         try:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DnmError(f"cannot write to {self.folder}: {error.strerror}; name another folder") from None
+            raise _unwritable(self.folder, error) from None
         return self.folder / kind / config.hash
 
     def error_path(self, config: RunConfig) -> Path:
@@ -131,13 +134,31 @@ class RunStore:
             file.unlink(missing_ok=True)
 
 
+@cache
+def _has_locks(folder: Path) -> bool:
+    """Whether the folder's file system has locks, which the operating system frees; where it has none, that is said."""
+    try:
+        with FileLock(folder / "probe", fallback_to_soft=False):
+            return True
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise _unwritable(folder.parent, error) from None
+        warnings.warn(f"{folder}: {error.strerror}; goes on with files as locks, and one that another machine's killed "
+                      "process left has to be deleted", stacklevel=3)
+        return False
+
+
+def _unwritable(folder: Path, error: OSError) -> DiskError:
+    return DiskError(f"cannot write to {folder}: {error.strerror}; name another folder")
+
+
 def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
     """Name, command and records of every file of one run or several in a folder, or of a single file.
 
     What is no file of runs, such as a benchmark, is passed over; one that cannot be read is left out with a warning.
     """
     found = []
-    for file in [path] if path.is_file() else sorted(path.glob("*.json")):
+    for file in [path] if path.is_file() else sorted(path.glob("[!.]*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             runs = content.get("runs", [content] * ("format" in content)) if isinstance(content, dict) else []

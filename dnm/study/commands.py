@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES, as_list
+from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES
 from dnm.methods import METHODS
 from dnm.runs.plan import grid
 from dnm.runs.store import RunStore
@@ -10,7 +10,7 @@ from dnm.runs.store import RunStore
 
 def train(methods, seeds, profile, runs, save_models, results, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table."""
-    configs, store = grid(methods, as_list(seeds, int), profile, **settings), RunStore.open(runs)
+    configs, store = grid(methods, seeds, profile, **settings), RunStore.open(runs)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
     from dnm.runs.results import frame, keep
     from dnm.runs.scheduler import run_all

@@ -3,13 +3,14 @@
 The 276 accuracies of Tables 2 to 11 lie in ``data/paper_results.csv``. Taught in notebooks 04 and 05.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import product
 
 import pandas as pd
 
 from dnm.config import SCRATCH as FROM_SCRATCH
-from dnm.config import RunConfig
+from dnm.config import RunConfig, as_list
 from dnm.data.datasets import within_data
 from dnm.errors import DnmError, project_root, unknown
 from dnm.methods import METHODS
@@ -71,7 +72,7 @@ def table_rows(design: str, dataset: str, n_train: str) -> pd.DataFrame:
 
 
 def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", datasets: list[str] | None = None,
-               sizes: list[str] | None = None, seeds: tuple[int, ...] = (0, 1, 2, 3, 4), **settings) -> list[RunConfig]:
+               sizes: list[str] | None = None, seeds: Iterable[int] = (0, 1, 2, 3, 4), **settings) -> list[RunConfig]:
     """The runs behind a table or figure (``table2`` … ``table11``, ``figure1`` … ``figure4``), seed by seed.
 
     ``datasets`` and ``sizes`` replace those of the paper's table, so that any of them can be had on other data;
@@ -79,7 +80,7 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
     """
     if name not in NAMES:
         raise unknown("table or figure", name, [*NAMES, "all"])
-    common = dict(profile=profile, **settings)
+    common, seeds = dict(profile=profile, **settings), as_list(seeds, int)
     if name in FIGURES:
         (data, methods), counts = FIGURES[name], ["all"]
         rows, seeds = [(method, "") for method in methods], seeds if name == "figure2" else seeds[:1]
@@ -95,7 +96,7 @@ def experiment(name: str, *, encoder: str = "minilm", profile: str = "quick", da
     # The paper's rows without BERT keep rates of their own; word vectors are for them and not for ``encoder``.
     pretrained, configs = encoder not in FROM_SCRATCH, []
     foreign = {SCRATCH: PRETRAINED_ONLY, "bert-base-uncased": ("word_vectors",) if pretrained else ()}
-    for seed, dataset, n_train, (method, kind) in product(seeds, datasets or data, sizes or counts, rows):
+    for seed, dataset, n_train, (method, kind) in product(seeds, datasets or data, as_list(sizes or counts), rows):
         mine = {key: value for key, value in common.items() if key not in foreign.get(kind, ())}
         own = FROM_SCRATCH if kind == SCRATCH else [encoder] if pretrained or method != "logreg" else []
         configs += [RunConfig.create(dataset=dataset, n_train=n_train, method=method, seed=seed, encoder=which, **mine)

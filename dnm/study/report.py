@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dnm.config import as_list
 from dnm.errors import DnmError, project_root
 from dnm.methods import METHODS
 from dnm.plots import charts
@@ -167,7 +166,7 @@ def run_paper(names: list[str], out: Path, runs: str | None, seeds: list[str], p
     given = dict(parameters)
     if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
         raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
-    choice |= dict(seeds=tuple(as_list(seeds, int)), **given)
+    choice |= dict(seeds=seeds, **given)
     wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
     models = wanted.get("figure4", [])  # figure 3 shows a model before training
     others = (config for name, configs in wanted.items() if name != "figure3" for config in configs)
