@@ -175,7 +175,7 @@ def test_few_sentences_are_all_trained_and_that_is_said_once(make, corpus):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         few = make(method="plain", steps=7).fit(texts[:30], y[:30])
-    told = [str(warning.message) for warning in caught]
+    told = [str(warning.message) for warning in caught if "max_length" not in str(warning.message)]
     assert told == ["none of the 30 sentences is set aside for validation: all are trained, for 7 steps, so predict_proba is not "
                     "calibrated (30 validation sentences are needed)"]
     assert few.n_iter_ == 7 and few.validation_score_ is None and few.temperature_ is None and few.counts_["train"] == 30

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -136,7 +137,7 @@ def test_an_interrupted_file_goes_on_where_it_stopped(model, long, tmp_path, mon
                 raise Killed
         return told
 
-    for at, before in ((30, 0), (70, 30)):
+    for at in (30, 70):
         with pytest.raises(Killed):
             stream.predict_file(model, long, out, on_rows=kill(at))
         assert not out.exists()
@@ -191,7 +192,7 @@ def test_candidates_learn_from_and_are_tested_on_the_same_sentences(corpus, tiny
         return fit(texts, names, task, settings)
 
     monkeypatch.setattr(compare, "_fit", noted)
-    run = lambda **more: compare.cross_validate(texts, ("a", "b"), ["logreg", "plain"], 3, 2, tmp_path, workers=1, **settings | more)
+    run = partial(compare.cross_validate, texts, ("a", "b"), ["logreg", "plain"], 3, 2, tmp_path, workers=1, **settings)
     fits = run()
     assert len(fits) == 12 and fits.method.tolist() == ["logreg"] * 6 + ["plain"] * 6
     for name, repeat, fold, learn, held in seen:
@@ -234,7 +235,7 @@ def test_the_corrected_interval_is_that_of_nadeau_and_bengio():
     gaps = np.array([1.0, 2.5, -0.5, 3.0, 1.5])
     found = statistics.corrected(gaps, 0.25)
     error = np.sqrt((1 / 5 + 0.25) * np.sum((gaps - 1.5) ** 2) / 4)
-    assert found.mean == 1.5 and found.error == pytest.approx(error)
+    assert found.mean == 1.5 and found.spread == pytest.approx(error)
     assert found.high - 1.5 == pytest.approx(2.7764451 * error)  # t, 4 degrees of freedom, from a table
     # With nothing shared it is the ordinary t test.
     assert statistics.corrected(gaps, 0).p == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
@@ -264,3 +265,46 @@ def test_folds_that_make_no_sense_are_told(corpus, tmp_path, folds):
     texts = Split(corpus[0][:40], np.unique(corpus[1][:40], return_inverse=True)[1])
     with pytest.raises(DnmError, match=f"folds={folds}: take 2 to "):
         compare.cross_validate(texts, ("a", "b"), folds=int(folds))
+
+
+# ---------------------------------------------------------------- the widget
+
+def test_pasted_rows_are_read_trained_on_and_tried(corpus, tiny_models):
+    from dnm.notebook import table
+
+    widget = table.table_training(encoder=str(tiny_models["bert"]), **QUICK)
+    assert widget.start.disabled
+    widget.pasted.value = "Remark\tVerdict\tNo\n" + "".join(f"{text}\t{name}\t{n % 3}\n" for n, (text, name) in enumerate(zip(*corpus, strict=True)))
+    assert "reads &#x27;Remark&#x27; as text and &#x27;Verdict&#x27; as label" in widget.said.value and not widget.start.disabled
+    widget.columns["label"].value = "No"
+    assert "40 0, 40 1, 40 2" in widget.said.value
+    widget.columns["label"].value = "Verdict"
+    widget.begin()
+    widget.thread.join(120)
+    held = 24  # a fifth
+    assert "trained for 4 steps; test accuracy" in widget.line.value and f"of {held} sentences" in widget.line.value
+    assert list(widget.figure.data[0].x) == [1, 2, 3, 4] and len(widget.tried.children) == 1
+    assert widget.tried.children[0].figure.layout.title.text.endswith(f"<b>{widget.classifier.predict(widget.tried.children[0].controls['sentence'].value)[0]}</b>")
+    widget.take("../<i>x.csv", "text;label\n<b>a</b>;<script>\nb;c\n".encode("cp1252"))  # a file's name stays in its folder
+    assert "<b>" not in widget.said.value and "<script>" not in widget.said.value and not widget.start.disabled
+    widget.pasted.value = "one column\nonly\n"
+    assert widget.said.value.startswith("error: pasted rows: no label column") and widget.start.disabled
+
+
+def test_training_stops_at_a_click_and_errors_are_said(corpus, tiny_models):
+    from dnm.notebook import table
+
+    rows = "text\tlabel\n" + "".join(f"{text}\t{name}\n" for text, name in zip(*corpus, strict=True))
+    widget = table.table_training(encoder=str(tiny_models["bert"]), **QUICK | {"steps": 5000})
+    widget.pasted.value = rows
+    widget.begin()
+    while not widget.line.value.startswith("step"):
+        widget.thread.join(0.05)
+    widget.asked.set()
+    widget.thread.join(60)
+    assert widget.line.value.startswith("stopped: stopped at step") and not widget.start.disabled and widget.classifier is None
+    broken = table.table_training(method="nothing")
+    broken.pasted.value = rows
+    broken.begin()
+    broken.thread.join(60)
+    assert "unknown method" in broken.line.value

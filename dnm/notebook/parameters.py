@@ -24,7 +24,7 @@ def check(given: dict, known: dict[str, str], where: str) -> None:
         if name not in known:
             raise unknown(f"parameter of {where}", name, known)
         kind = KINDS.get(known[name], object)  # of one's own notebook, without a type or with another: not checked
-        right = isinstance(value, kind) or (name == "n_train" and value == "all")
+        right = isinstance(value, kind) or (name, value) in (("n_train", "all"), ("steps", "auto"))
         if not right or (isinstance(value, bool) and kind not in (bool, object)):
             raise DnmError(f"{where}: {name} must be {known[name]}, got {value!r}")
 

@@ -112,7 +112,7 @@ def summary(fits: pd.DataFrame) -> pd.DataFrame:
     best, share = accuracy.mean().idxmax(), (fits.n_test / fits.n_train).mean()
     return pd.DataFrame([{
         "method": name, "title": mine.title.iloc[0], "accuracy": mine.accuracy.mean(),
-        "error": corrected(mine.accuracy, share).error, "f1": mine.f1.mean(),
+        "error": corrected(mine.accuracy, share).spread, "f1": mine.f1.mean(),
         "calibration_error": mine.calibration_error.mean(), "seconds": mine.seconds.mean(), "fits": len(mine),
         "behind": None if name == best else corrected(accuracy[name] - accuracy[best], share)}
         for name, mine in fits.groupby("method", sort=False)])
@@ -140,7 +140,7 @@ def recommendation(table: pd.DataFrame) -> str:
         return f"Recommendation: {chosen.title}. It has the highest mean, {chosen.accuracy:.1f}%, {why}."
     cost = f" and takes {duration(chosen.seconds)} a fit instead of {duration(best.seconds)}"
     return (f"Recommendation: {chosen.title}. {ahead}, but {table.fits.min()} folds cannot tell it from {chosen.title} "
-            f"({chosen.behind.text()} points), which is simpler{cost * (2 * chosen.seconds < best.seconds)}.")
+            f"({chosen.behind.text()} points), which is simpler{cost if 2 * chosen.seconds < best.seconds else ''}.")
 
 
 def write(fits: pd.DataFrame, name: str, out: Path) -> list[Path]:

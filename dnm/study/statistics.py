@@ -26,7 +26,6 @@ class Difference:
     pairs: int = 0
     spread: float = np.nan
     groups: int = 0
-    error: float = np.nan  # standard error, where `corrected`
 
     def text(self) -> str:
         """As people read it: ``+1.2 [0.3, 2.0]``."""
@@ -78,6 +77,8 @@ def difference(groups: Iterable[np.ndarray]) -> Difference:
 def corrected(differences: Iterable[float], share: float) -> Difference:
     """A mean over the folds of a repeated cross-validation, its interval and p value by the corrected t test.
 
+    Its ``spread`` is the standard error so corrected.
+
     Folds share training sentences, so their differences vary together: Nadeau and Bengio (2003) add ``share``, the test
     sentences over the training sentences of a fold, to the 1/J that divides the variance of J independent ones.
     """
@@ -88,7 +89,7 @@ def corrected(differences: Iterable[float], share: float) -> Difference:
     error = float(np.sqrt((1 / n + share) * values.var(ddof=1)))
     reach = error * stats.t.ppf((1 + LEVEL) / 2, n - 1)
     p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
-    return Difference(mean, mean - reach, mean + reach, p, n, float(values.std(ddof=1)), 1, error)
+    return Difference(mean, mean - reach, mean + reach, p, n, error, 1)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
