@@ -150,6 +150,7 @@ MAY_IMPORT = {
     "classify": {"ground", "data", "root", "plots", "classify"},
     "plots": {"methods", "selection", "plots"}, "runs": {"ground", "data", "root", "classify", "runs", "plots"}}
 MAY_IMPORT |= {wing: MAY_IMPORT["runs"] | {wing} for wing in ("study", "bench")}
+MAY_IMPORT["bench"] |= {"study"}  # for its statistics
 MAY_IMPORT["notebook"] = MAY_IMPORT["runs"] | {"study", "notebook"}
 MAY_IMPORT["cli"] = MAY_IMPORT["notebook"] | {"bench"}
 MAY_IMPORT["__main__"] = {"cli"}
