@@ -126,25 +126,21 @@ def parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="store the real data sets under data/")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
 
-    bench = commands.add_parser("bench", argument_default=argparse.SUPPRESS, help="how fast training is, or how good "
-                                "the classifier, beside others")
+    bench = commands.add_parser("bench", argument_default=argparse.SUPPRESS, help="speed, or accuracy, beside others")
     bench.add_argument("what", nargs="?", default="speed", metavar="WHAT", help="speed or accuracy (default: speed)")
     bench.add_argument("--encoder", help="(default: minilm)")
-    bench.add_argument("--out", type=Path, help="JSON file of the results (default: none; of accuracy the project's "
-                       "runs/bench-accuracy.json, from which it goes on)")
+    bench.add_argument("--out", type=Path, help="JSON file (default: none; of accuracy runs/bench-accuracy.json)")
     speed, good = bench.add_argument_group("speed"), bench.add_argument_group("accuracy")
     speed.add_argument("--dataset", help="(default: builtin)")
     speed.add_argument("--blocks", type=int, help="timed blocks of each contestant (default: 5)")
     speed.add_argument("--steps", type=int, help="steps a block (default: 20)")
-    speed.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S",
-                       help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
+    speed.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S", help="default: 1 2 4; GPU: to 16")
     speed.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
     good.add_argument("--datasets", nargs="+", metavar="DATA", help="(default: subj mr sst2 sst1)")
     good.add_argument("--labels", nargs="+", type=_count, metavar="M", help="of each class (default: 8 16 64)")
     good.add_argument("--splits", type=_count, help="draws of the training sentences (default: 10)")
     good.add_argument("--test", type=int, metavar="N", help="test sentences at most, 0 for all (default: 500)")
-    good.add_argument("--systems", nargs="+", metavar="SYSTEM", help="rows of `dnm list`, setfit, setfit-r20 (default: "
-                      "dnm label-embedding plain logreg setfit setfit-r20)")
+    good.add_argument("--systems", nargs="+", metavar="NAME", help="methods, setfit, setfit-r20 (default: six of them)")
     good.add_argument("--jobs", type=_count, dest="workers", help="processes (default: one a core)")
 
     commands.add_parser("list", help="methods, data sets, encoders and profiles")
