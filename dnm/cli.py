@@ -129,15 +129,22 @@ def parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="store the real data sets under data/")
     fetch.add_argument("names", nargs="+", metavar="NAME", help="subj, mr, sst2, sst1")
 
-    bench = commands.add_parser("bench", help="how fast training is, beside transformers.Trainer")
-    bench.add_argument("--dataset", default="builtin")
-    bench.add_argument("--encoder", default="minilm")
-    bench.add_argument("--blocks", type=int, default=5, help="timed blocks of each contestant (default: 5)")
-    bench.add_argument("--steps", type=int, default=20, help="steps a block (default: 20)")
-    bench.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S",
-                       help="sizes of fleets (default: 1 2 4; on a GPU to 16)")
-    bench.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
-    bench.add_argument("--out", type=Path, help="also store the tables as JSON")
+    bench = commands.add_parser("bench", argument_default=argparse.SUPPRESS, help="speed, or accuracy, beside others")
+    bench.add_argument("what", nargs="?", default="speed", metavar="WHAT", help="speed or accuracy (default: speed)")
+    bench.add_argument("--encoder", help="(default: minilm)")
+    bench.add_argument("--out", type=Path, help="JSON file (default: none; of accuracy runs/bench-accuracy.json)")
+    speed, good = bench.add_argument_group("speed"), bench.add_argument_group("accuracy")
+    speed.add_argument("--dataset", help="(default: builtin)")
+    speed.add_argument("--blocks", type=int, help="timed blocks of each contestant (default: 5)")
+    speed.add_argument("--steps", type=int, help="steps a block (default: 20)")
+    speed.add_argument("--fleets", nargs="+", type=_count, dest="sizes", metavar="S", help="default: 1 2 4; GPU: to 16")
+    speed.add_argument("--precisions", nargs="+", metavar="TYPE", help="float32, bfloat16 (default: all there are)")
+    good.add_argument("--datasets", nargs="+", metavar="DATA", help="(default: subj mr sst2 sst1)")
+    good.add_argument("--labels", nargs="+", type=_count, metavar="M", help="of each class (default: 8 16 64)")
+    good.add_argument("--splits", type=_count, help="draws of the training sentences (default: 10)")
+    good.add_argument("--test", type=int, metavar="N", help="test sentences at most, 0 for all (default: 500)")
+    good.add_argument("--systems", nargs="+", metavar="NAME", help="methods, setfit, setfit-r20 (default: six of them)")
+    good.add_argument("--jobs", type=_count, dest="workers", help="processes (default: one a core)")
 
     commands.add_parser("list", help="methods, data sets, encoders and profiles")
     return main
@@ -257,4 +264,4 @@ COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:
             "report": "dnm.study.commands:report", "predict": "dnm.study.own:predict", "fit": "dnm.study.own:fit",
             "compare": "dnm.study.own:compare",
             "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch",
-            "bench": "dnm.bench.race:run_bench"}
+            "bench": "dnm.bench.accuracy:bench"}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils import estimator_checks
 
 from dnm.classify import estimator
@@ -177,12 +178,20 @@ def test_few_sentences_are_all_trained_and_that_is_said_once(make, corpus):
         few = make(method="plain", steps=7).fit(texts[:30], y[:30])
     told = [str(warning.message) for warning in caught if "max_length" not in str(warning.message)]
     assert told == ["none of the 30 sentences is set aside for validation: all are trained, for 7 steps, so predict_proba is not "
-                    "calibrated (30 validation sentences are needed)"]
+                    "calibrated (20 validation sentences are needed)"]
     assert few.n_iter_ == 7 and few.validation_score_ is None and few.temperature_ is None and few.counts_["train"] == 30
     np.testing.assert_allclose(few.predict_proba(texts), softmax(few.scores(texts).astype(float), axis=1))
-    with pytest.warns(UserWarning, match="only 20 of the 100 sentences are set aside"):
-        some = make(method="plain", steps=7).fit(texts[:100], y[:100])
+    with pytest.warns(UserWarning, match="only 18 of the 90 sentences are set aside"):
+        some = make(method="plain", steps=7).fit(texts[:90], y[:90])
     assert some.validation_score_ is not None and some.temperature_ is None
+
+
+def test_logistic_regression_learns_from_all_sentences_and_is_calibrated(make, corpus):
+    texts, y = corpus
+    frozen = precise(make(method="logreg").fit(texts, y))
+    reference = LogisticRegression(max_iter=2000).fit(frozen.hidden(texts).numpy(), y)
+    np.testing.assert_allclose(frozen.decision_function(texts[:20]), reference.decision_function(frozen.hidden(texts[:20]).numpy()), atol=2e-2)
+    assert frozen.temperature_ is not None and frozen.counts_["validation"] == 40 and frozen.validation_score_ is not None
 
 
 def test_whoever_watches_sees_every_step_and_can_stop_it(make, corpus, capsys):
@@ -212,16 +221,16 @@ def test_sentences_that_repeat_do_not_stop_the_training(make):
 def test_the_temperature_is_the_likeliest_one(make, corpus, monkeypatch, method):
     """Against a grid; each validation sentence counts by Laplace's rule."""
     real, held = DNMClassifier._temperature, []
-    monkeypatch.setattr(DNMClassifier, "_temperature", lambda self, validation: held.append(validation) or real(self, validation))
+    monkeypatch.setattr(DNMClassifier, "_temperature", lambda self, validation: held.append((validation, self.scores(validation.texts))) or real(self, validation))
     found = make(method=method).fit(*corpus)
-    [validation] = held
-    scores, n = found.scores(validation.texts).astype(float), len(validation)
+    [(validation, scores)] = held  # before logistic regression learns from these, too
+    scores, n = scores.astype(float), len(validation)
     target = np.full((n, 2), 1 / (n + 2))
     target[np.arange(n), validation.labels] = (n + 1) / (n + 2)
     grid = np.exp(np.linspace(np.log(0.005), np.log(100), 4001))
     losses = [-(target * log_softmax(scores / t, axis=1)).sum(1).mean() for t in grid]
     assert found.temperature_ == pytest.approx(grid[int(np.argmin(losses))], rel=0.01)
-    np.testing.assert_allclose(found.predict_proba(validation.texts), softmax(scores / found.temperature_, axis=1))
+    np.testing.assert_allclose(found.predict_proba(validation.texts), softmax(found.scores(validation.texts).astype(float) / found.temperature_, axis=1))
 
 
 @pytest.mark.parametrize("method", ["plain", "dnm", "logreg"])

@@ -1,4 +1,4 @@
-"""The race against `transformers.Trainer`: how fast a step and an evaluation are, and why.
+"""The race against `transformers.Trainer` (`race`), and how good the classifier is beside others (`accuracy`).
 
-All of it is in `race`. Only `cli` imports this wing.
+Both are behind ``dnm bench``. Imports `study` for its statistics; only `cli` imports this wing. Read `race` first.
 """

@@ -35,8 +35,8 @@ from dnm.runs import fleet
 from dnm.training import Run
 
 
-def run_bench(dataset: str, encoder: str, blocks: int = 5, steps: int = 20, sizes: list[int] | None = None,
-              precisions: list[str] | None = None, out: Path | None = None) -> dict:
+def run_bench(dataset: str = "builtin", encoder: str = "minilm", blocks: int = 5, steps: int = 20,
+              sizes: list[int] | None = None, precisions: list[str] | None = None, out: Path | None = None) -> dict:
     """Measure, print and, at ``out``, store the tables as JSON; returns them.
 
     ``sizes`` are those of the fleets (default: 1, 2, 4 on a CPU, to 16 on a GPU); ``precisions``: by default all that

@@ -25,7 +25,7 @@ from dnm.training import Run, own_randomness, train, train_frozen
 
 EVALUATIONS = 15  # of a training that runs to its last step
 PATIENCE = 5  # evaluations without a better validation loss or accuracy that end it; provisional: to be measured
-CALIBRATION = 30  # validation sentences that a temperature needs
+CALIBRATION = 20  # validation sentences that a temperature needs
 USUAL_TEMPERATURE = {"cosine": 0.1, "cross-entropy": 1.0}  # where there are fewer; provisional: to be measured
 
 
@@ -46,6 +46,7 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
     lr, head_lr, k, batch_size : as in `dnm.RunConfig`; None for the usual value.
     max_length : word pieces of a text that are read.
     validation_fraction : share of the texts that chooses when to stop and the temperature; if too few, all are trained.
+        Logistic regression, which has no stop to choose, then learns from these, too.
     class_weight : None, ``balanced``, or a dict from classes to weights.
     random_state : an int, a ``RandomState``, or None for another outcome each time.
     device : ``auto``, ``cpu`` or ``cuda``.
@@ -93,19 +94,24 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
         with mendable("class_weight: {}; use None, 'balanced', or a dict from classes to weights"):
             weight = None if self.class_weight is None else compute_class_weight(self.class_weight, classes=found, y=y)
         config = self._config(len(texts))
-        train_part, validation = self._parts(Split(texts, numbers), len(found), f"texts {config.seed}")
-        nothing = Split([], np.array([], int))
-        data = Dataset("texts", tuple(map(str, found)), train_part, validation, nothing, source="texts in memory")
-        with own_randomness(stop):
-            run = Run(config, data)
+        whole, nothing = Split(texts, numbers), Split([], np.array([], int))
+        train_part, validation = self._parts(whole, len(found), f"texts {config.seed}")
+
+        def trained(learn: Split, held: Split) -> Run:
+            run = Run(config, Dataset("texts", tuple(map(str, found)), learn, held, nothing, source="texts in memory"))
             if weight is not None:
                 run.model.head.class_weight = torch.as_tensor(weight, dtype=torch.float32, device=run.device)
             if config.row.fine_tunes:
                 train(run, stop=stop, on_progress=_Watch(self.verbose, on_progress))
             else:
                 train_frozen(run)
-        self._take(run, found)
-        self.temperature_ = self._temperature(validation)
+            return run
+
+        with own_randomness(stop):
+            self._take(trained(train_part, validation), found)
+            self.temperature_ = self._temperature(validation)
+            if len(validation) and not config.row.fine_tunes:  # it had no stop to choose, so it can learn from all
+                self.model_ = trained(whole, nothing).model.eval()
         self._say(len(texts), len(validation))
         return self
 
