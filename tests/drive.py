@@ -1,13 +1,14 @@
 """What a reader does in a page of JupyterLab, and what the page then shows, through Playwright."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SIZE = {"width": 1280, "height": 900}
+SIZE = {"width": 1280, "height": 800}
 KINDS = {"slider": ".jupyter-widgets .noUi-handle", "text": ".widget-text input", "button": "button.widget-button",
          "toggle": ".widget-toggle-buttons button"}
 READY = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady"
@@ -95,6 +96,13 @@ def figure(page: Any, n: int = 0, kind: str = ".js-plotly-plot") -> Any:
     found = page.locator(kind).nth(n)
     found.locator(".main-svg").first.wait_for(state="attached", timeout=60_000)
     return found
+
+
+def shown(plot: Any, name: str) -> None:
+    """Keep what a reader sees around a figure as a PNG in $DNM_SHOTS, where that is set: tests cannot tell beauty."""
+    if folder := os.environ.get("DNM_SHOTS"):
+        plot.scroll_into_view_if_needed()
+        plot.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def interactive(page: Any) -> int:

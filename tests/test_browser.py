@@ -21,6 +21,7 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from dnm.data.datasets import load_dataset
 from dnm.notebook.batch import notebooks
 from dnm.notebook.page import write_report
 from dnm.plots.page import figure_html, save, table_html
@@ -109,6 +110,7 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
         for kind, place, *keys in controls:
             drive.press(page, kind, *keys, n=place)
             seen = drive.changed(lambda plot=plot: drive.drawn(plot), seen)
+        drive.shown(plot, f"{number}-{n}")
         if kind == "slider":
             print(number, "milliseconds from key to picture:", round(drive.milliseconds(plot, kind, "ArrowLeft", place)))
     assert drive.close(page.context) == []
@@ -148,7 +150,25 @@ def test_live_training_starts_stops_and_goes_on(opened, tmp_path, tiny_models):
     drive.click(page, "Start")
     drive.changed(points, stopped)
     drive.changed(start.is_enabled, False, 60)
+    drive.shown(plot, "04-live")
     assert points() == 5 and "1/1 runs" in said.inner_text()  # the lesson profile evaluates five times
+
+
+def test_pasted_rows_become_a_classifier(opened):
+    """The notebook's own sentence box comes first, the one that the widget brings once it has trained second."""
+    page = opened("07", method="plain", folds=2)
+    data = load_dataset("builtin")
+    rows = "Remark\tVerdict\n" + "".join(f"{text}\t{data.label_names[y]}\n" for text, y in zip(data.train.texts[:80], data.train.labels[:80], strict=True))
+    said = page.locator(".widget-html-content")
+    page.locator(".widget-textarea textarea").fill(rows)
+    drive.changed(lambda: "80 rows: 45 pleased, 35 disappointed" in said.all_inner_texts()[0], False)
+    drive.click(page, "Train")
+    drive.changed(lambda: "test accuracy" in said.all_inner_texts()[1], False, 120)
+    plot = drive.figure(page, 2, drive.WIDGET)
+    before = drive.drawn(plot)
+    drive.press(page, "text", "End", "!", n=1)
+    drive.changed(lambda: drive.drawn(plot), before)
+    drive.shown(plot, "07-table")
 
 
 def test_the_report_draws_every_figure_with_the_network_off(browser, tmp_path, executed):
