@@ -128,19 +128,17 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommendation(table: pd.DataFrame) -> str:
-    """The simplest method that these folds cannot tell from the best, in a sentence or two."""
+    """The simplest method within a standard error of the best (Breiman et al. 1984), in a few sentences."""
     best = table[[gap is None for gap in table.behind]].iloc[0]
-    chosen = next(row for row in table.itertuples() if row.behind is None or row.behind.high >= 0)
-    ahead = f"{best.title} has the highest mean, {best.accuracy:.1f}%"
+    chosen = next(row for row in table.itertuples() if row.behind is None or row.behind.mean >= -row.behind.spread)
+    simpler = ", ".join(f"{row.title} {row.behind.text()}" for row in table.itertuples() if row.Index < chosen.Index)
+    behind = f" Simpler ones are more than a standard error behind: {simpler} points." if simpler else ""
     if chosen.behind is None:
-        simpler = [row for row in table.itertuples() if row.Index < chosen.Index]
-        why = ("and is the simplest of all" if not simpler else
-               "and all simpler ones are measurably behind: " + ", ".join(f"{row.title} by {row.behind.text()} points"
-                                                                        for row in simpler))
-        return f"Recommendation: {chosen.title}. It has the highest mean, {chosen.accuracy:.1f}%, {why}."
+        return f"Recommendation: {chosen.title}. It has the highest mean, {chosen.accuracy:.1f}%.{behind}"
     cost = f" and takes {duration(chosen.seconds)} a fit instead of {duration(best.seconds)}"
-    return (f"Recommendation: {chosen.title}. {ahead}, but {table.fits.min()} folds cannot tell it from {chosen.title} "
-            f"({chosen.behind.text()} points), which is simpler{cost if 2 * chosen.seconds < best.seconds else ''}.")
+    return (f"Recommendation: {chosen.title}. {best.title} has the highest mean, {best.accuracy:.1f}%, but "
+            f"{chosen.title} is within a standard error of it ({chosen.behind.text()} points over {table.fits.min()} "
+            f"folds), and is simpler{cost if 2 * chosen.seconds < best.seconds else ''}.{behind}")
 
 
 def write(fits: pd.DataFrame, name: str, out: Path) -> list[Path]:

@@ -126,7 +126,7 @@ def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: s
         def told(done: int, notes: list[str]) -> None:
             for note in notes:
                 _to_stderr(f"{Path(file).name}: {note}")
-            show(done, None, f"{done} rows")
+            show(done, None)
 
         done = stream.predict_file(classifier, file, out, text, separator=separator, sheet=sheet,
                                    model=saved.digest(folder), on_rows=told)
