@@ -1,7 +1,7 @@
 """Pictures of results. Those of runs take a frame of `dnm.runs.results`; a mean stands with its standard error."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,41 +61,37 @@ def _curves(panels: dict[str, tuple], spacing: float, named: int) -> go.Figure:
 
 def accuracies(runs) -> go.Figure:
     """Test accuracy of each method: every seed a dot, the mean with its standard error, the ceiling a line."""
-    figure, groups = go.Figure(), by_title(runs)
-    for place, (title, mine) in enumerate(groups):
-        values, colour = mine.accuracy.to_numpy(), style(mine.method.iloc[0])[0]
-        mean, error, spread = values.mean(), standard_error(values), 0.06 * (len(values) > 1)
-        figure.add_scatter(x=values, y=place + 0.22 + np.linspace(-spread, spread, len(values)), mode="markers",
-                           marker=dict(color=colour, size=7, opacity=0.45), text=[f"seed {seed}" for seed in mine.seed],
-                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
-        figure.add_scatter(x=[mean], y=[place], mode="markers+text", text=[number(mean, error)],
-                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
-                           error_x=dict(array=[error], color=colour, thickness=2),
-                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
+    figure = _dots(by_title(runs), lambda run: f"seed {run.seed}", standard_error)
     if (ceiling := runs.ceiling.iloc[0]) > 0:
         figure.add_vline(x=ceiling, **_RULE, annotation_text=f"best possible {ceiling:.1f}%",
                          annotation_position="bottom left")
-    _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False, zeroline=False)
     figure.update_xaxes(title_text="test accuracy (%)<br>dots: seeds; diamonds: mean ± standard error")
-    return titled(figure, _heading("Test accuracy", runs), 220 + 62 * len(groups), l=190, b=80)
+    return titled(figure, _heading("Test accuracy", runs), 220 + 62 * runs.title.nunique(), l=190, b=80)
 
 
 def folds(fits, name: str) -> go.Figure:
     """Accuracy of each method in a cross-validation (`dnm.study.compare`): every fold a dot, the mean a diamond."""
-    figure, groups = go.Figure(), [*fits.groupby("title", sort=False)]
-    for place, (title, mine) in enumerate(groups):
-        colour, values = style(mine.method.iloc[0])[0], mine.accuracy.to_numpy()
-        figure.add_scatter(x=values, y=place + 0.22 + np.linspace(-0.1, 0.1, len(values)), mode="markers",
-                           marker=dict(color=colour, size=7, opacity=0.45),
-                           text=[f"repeat {fit.repeat + 1}, fold {fit.fold + 1}" for fit in mine.itertuples()],
-                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
-        figure.add_scatter(x=[values.mean()], y=[place], mode="markers+text", text=[number(values.mean())],
-                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
-                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
-    _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False, zeroline=False)
+    figure = _dots(fits.groupby("title", sort=False), lambda fit: f"repeat {fit.repeat + 1}, fold {fit.fold + 1}")
     figure.update_xaxes(title_text="accuracy on the fold set aside (%)<br>dots: folds; diamonds: means")
-    heading = wrapped(f"Which method for {name}? {len(values)} folds", 95, 2)
-    return titled(figure, heading, 220 + 62 * len(groups), l=190, b=80)
+    heading = wrapped(f"Which method for {name}? {fits.groupby('title').size().min()} folds", 95, 2)
+    return titled(figure, heading, 220 + 62 * fits.title.nunique(), l=190, b=80)
+
+
+def _dots(groups, told: Callable[..., str], error: Callable[..., float] = lambda values: np.nan) -> go.Figure:
+    """The ``accuracy`` of each group's rows as dots, hovering `told`, above their mean with its ``error``."""
+    figure, groups = go.Figure(), [*groups]
+    for place, (title, mine) in enumerate(groups):
+        values, colour = mine.accuracy.to_numpy(), style(mine.method.iloc[0])[0]
+        mean, reach, spread = values.mean(), error(values), 0.06 * (len(values) > 1)
+        figure.add_scatter(x=values, y=place + 0.22 + np.linspace(-spread, spread, len(values)), mode="markers",
+                           marker=dict(color=colour, size=7, opacity=0.45), text=[*map(told, mine.itertuples())],
+                           hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
+        figure.add_scatter(x=[mean], y=[place], mode="markers+text", text=[number(mean, reach)],
+                           marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
+                           error_x=dict(array=[reach], color=colour, thickness=2),
+                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
+    return _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False,
+                 zeroline=False)
 
 
 def beside_paper(frame) -> go.Figure:
