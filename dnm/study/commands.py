@@ -1,5 +1,6 @@
 """What ``dnm train``, ``dnm report`` and ``dnm list`` do."""
 
+import sys
 from pathlib import Path
 
 from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES
@@ -11,6 +12,7 @@ from dnm.runs.store import RunStore
 def train(methods, seeds, profile, runs, save_models, results, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table."""
     configs, store = grid(methods, seeds, profile, **settings), RunStore.open(runs)
+    print(f"{len(configs)} runs; loading …", file=sys.stderr)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
     from dnm.runs.results import frame, keep
     from dnm.runs.scheduler import run_all
