@@ -90,7 +90,7 @@ def test_a_folder_of_splits_brings_its_own_test(corpus, tiny_models, tmp_path, c
 def test_too_few_for_a_test_are_all_learned_from_and_that_is_said(corpus, tiny_models, tmp_path, capsys):
     pd.DataFrame({"text": corpus[0][:30], "label": corpus[1][:30]}).to_csv(tmp_path / "few.csv", index=False)
     assert main(["fit", str(tmp_path / "few.csv"), "--out", str(tmp_path / "m"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
-    assert "no test: it would have fewer than 10 sentences; `dnm compare`" in capsys.readouterr().out
+    assert "no test: too few sentences to set 10 aside" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
@@ -312,3 +312,8 @@ def test_training_stops_at_a_click_and_errors_are_said(corpus, tiny_models):
     broken.begin()
     broken.thread.join(60)
     assert "unknown method" in broken.line.value
+
+
+def test_a_table_that_cannot_be_learned_from_is_one_line(tmp_path, capsys):
+    assert main(["fit", str(tmp_path / "nothing.csv")]) == 2
+    assert f"no such file or folder: {tmp_path / 'nothing.csv'}" in capsys.readouterr().err

@@ -24,6 +24,8 @@ def read(file: str, text: str = "", label: str = "", say=_to_stderr, **options) 
 
     ``options`` are those of `dnm.data.files.read_table`; ``say`` is told what was found in the file.
     """
+    if file != "-" and not Path(file).exists():
+        raise DnmError(f"no such file or folder: {file}")
     tables = (read_splits(Path(file), text, label) if Path(file).is_dir() else
               {"all": read_table(file, text, label, **options)})
     for table in tables.values():
@@ -50,13 +52,16 @@ def set_aside(learn: Split, held: Split, share: float = 0.2) -> tuple[Split, Spl
     """Sentences to learn from and to test on: ``share`` of them where none are ``held`` yet, if enough for a score."""
     if held or (size := round(share * len(learn))) < LEAST:
         return learn, held
-    return tuple(split_pooled(learn, (len(learn) - size, size, 0), "texts test")[:2])
+    try:
+        return tuple(split_pooled(learn, (len(learn) - size, size, 0), "texts test")[:2])
+    except DnmError:  # too few different sentences, or classes with more than one
+        return learn, held
 
 
 def score(classifier, names: tuple[str, ...], held: Split) -> str:
     """Test accuracy with its interval, beside that of the most frequent class; or why there is none."""
     if not held:
-        return f"no test: it would have fewer than {LEAST} sentences; `dnm compare` scores by cross-validation"
+        return f"no test: too few sentences to set {LEAST} aside; `dnm compare` scores by cross-validation"
     right = int((classifier.predict(held.texts) == np.array(names)[held.labels]).sum())
     return (f"test accuracy {interval(right, len(held))}; always saying the most frequent class would give "
             f"{np.bincount(held.labels).max() / len(held):.1%}")
@@ -166,7 +171,7 @@ def _bar(what: str) -> Iterator:
     """A bar on standard error, told how much is done, of how much (None: not known), and what else to say."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15) as bar:
+    with tqdm(desc=what, dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 15, delay=0.5) as bar:
         def show(done: int, total: int | None, about: str = "") -> None:
             bar.total, bar.desc = total, what + about
             bar.update(done - bar.n)
