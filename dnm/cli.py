@@ -156,7 +156,7 @@ def _parameters(command: argparse.ArgumentParser, about: str) -> None:
 
 
 def _columns(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--text", default="", metavar="COLUMN", help="column of the texts (default: guessed, said)")
+    command.add_argument("--text", "--text-column", default="", metavar="COLUMN", help="of the texts, else guessed")
     command.add_argument("--separator", default="", help="comma, semicolon, tab or a character (default: recognised)")
     command.add_argument("--sheet", default="", help="of a workbook, by name (default: the first)")
 
@@ -164,7 +164,7 @@ def _columns(command: argparse.ArgumentParser) -> None:
 def _table(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", help="CSV, TSV, Excel, JSON, JSON Lines or Parquet, .gz too; a folder of train and "
                          "test files; - for standard input")
-    command.add_argument("--label", default="", metavar="COLUMN", help="column of the classes (default: guessed, said)")
+    command.add_argument("--label", "--label-column", default="", metavar="COLUMN", help="of the classes, else guessed")
     command.add_argument("--strict", action="store_true", help="a row without a text or a label is an error")
     _columns(command)
 
@@ -178,7 +178,7 @@ def _classifier(command: argparse.ArgumentParser) -> None:
                         ("class-weight", "balanced: rare classes count as much as frequent ones"),
                         ("device", "auto, cpu or cuda")):
         command.add_argument(f"--{name}", type=_json, default=argparse.SUPPRESS, metavar="VALUE", help=about)
-    command.add_argument("--seed", type=int, default=0, dest="random_state", help="of all that is drawn (default: 0)")
+    command.add_argument("--seed", type=int, default=0, dest="random_state", help="of the training (default: 0)")
 
 
 def _places(command: argparse.ArgumentParser, out: str = "") -> None:
@@ -262,6 +262,5 @@ def main(arguments: list[str] | None = None) -> int:
 COMMANDS = {"study": "dnm.notebook.batch:run_study", "run": "dnm.notebook.batch:run_batch",
             "paper": "dnm.study.report:run_paper", "train": "dnm.study.commands:train",
             "report": "dnm.study.commands:report", "predict": "dnm.study.own:predict", "fit": "dnm.study.own:fit",
-            "compare": "dnm.study.own:compare",
-            "list": "dnm.study.commands:show_list", "fetch": "dnm.data.datasets:fetch",
-            "bench": "dnm.bench.accuracy:bench"}
+            "compare": "dnm.study.own:compare", "list": "dnm.study.commands:show_list",
+            "fetch": "dnm.data.datasets:fetch", "bench": "dnm.bench.accuracy:bench"}

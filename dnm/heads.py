@@ -92,10 +92,8 @@ class Head(nn.Module):
         if not self.method.embeds_labels:
             return F.cross_entropy(self.fc(hidden), labels, self.class_weight)
         target = F.embedding(labels, self.label_embedding)
-        return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2), self._weights(labels))
-
-    def _weights(self, labels: Tensor) -> Tensor | None:
-        return None if self.class_weight is None else self.class_weight[labels]
+        counts = None if self.class_weight is None else self.class_weight[labels].unsqueeze(-1)
+        return mixing.cosine_loss(self.fc(hidden).unsqueeze(-2), target.unsqueeze(-2), counts)
 
     def partners(self, hidden: Tensor, draws: Draws) -> Tensor:
         """Partners ``[N, P]`` of each sentence, as the method chooses them."""
@@ -126,8 +124,10 @@ class Head(nn.Module):
             first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
         else:
             first, second = labels.unsqueeze(-1), labels[partners]
-        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, self.label_weight(hidden, partners, weight),
-                                          self._weights(labels))
+        if (counts := self.class_weight) is not None:
+            counts = counts[labels].unsqueeze(-1), counts[labels[partners]]
+        label_weight = self.label_weight(hidden, partners, weight)
+        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, label_weight, counts)
         if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
             loss = loss + self.original_weight * self.plain_loss(hidden, labels)
         return loss

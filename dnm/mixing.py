@@ -47,35 +47,38 @@ def label_policy(hidden: Tensor, partners: Tensor, input_weight: Tensor, policy:
     return pair_softmax(first.unsqueeze(-2), gather_rows(second, partners))
 
 
-def average(losses: Tensor, sentences: Tensor | None = None) -> Tensor:
-    """Mean of the losses of pairs ``[..., N, P]``; ``sentences`` ``[..., N]``, where given, weigh each one's pairs."""
-    if sentences is None:
+def average(losses: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Mean of the losses of pairs ``[..., N, P]``; ``counts`` ``[..., N, 1 or P]`` say how much each of them counts."""
+    if counts is None:
         return losses.mean((-2, -1))
-    return (losses.mean(-1) * sentences).sum(-1) / sentences.sum(-1)
+    counts = counts.expand_as(losses)
+    return (losses * counts).sum((-2, -1)) / counts.sum((-2, -1))
 
 
-def cosine_loss(predicted: Tensor, target: Tensor, sentences: Tensor | None = None) -> Tensor:
+def cosine_loss(predicted: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
     """`average` over the pairs of ``(1 - cos(predicted, target))²``, vectors ``[..., N, P, d]`` (Eqs. 5, 6)."""
-    return average((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2, sentences)
+    return average((1 - F.cosine_similarity(predicted, target, dim=-1)) ** 2, counts)
 
 
 def mixed_cosine_loss(predicted: Tensor, first: Tensor, second: Tensor, weight: Tensor | float,
-                      sentences: Tensor | None = None) -> Tensor:
+                      counts: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """`cosine_loss` of predicted vectors ``[..., N, P, d]`` to mixed label embeddings (Eqs. 3, 5, 6).
 
-    ``first`` ``[..., N, 1, d]`` and ``second`` ``[..., N, P, d]`` are the embeddings of a pair's labels.
+    ``first`` ``[..., N, 1, d]`` and ``second`` ``[..., N, P, d]`` are the embeddings of a pair's labels; ``counts``,
+    ``[..., N, 1]`` and ``[..., N, P]``, what its two classes count: the pair counts as they do in the mean.
     """
-    return cosine_loss(predicted, mix(first, second, weight), sentences)
+    return cosine_loss(predicted, mix(first, second, weight), counts and (counts[0] + counts[1]) / 2)
 
 
 def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: Tensor | float,
-                        sentences: Tensor | None = None) -> Tensor:
+                        counts: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """``weight CE(first) + (1 - weight) CE(second)``, mean over the pairs (Guo et al. 2019).
 
     ``scores`` ``[..., N, P, c]``; ``first`` ``[..., N, 1]`` and ``second`` ``[..., N, P]`` are class numbers.
     """
     log_p = scores.log_softmax(-1)
-    losses = [-average(log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1), sentences) for label in (first, second)]
+    losses = [-average(log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1), count)
+              for label, count in zip((first, second), counts or (None, None), strict=True)]
     return mix(*losses, weight)
 
 

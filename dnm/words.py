@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnm.data import hub
 from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING
 
@@ -61,10 +62,13 @@ class Tokenizer:
     max_length: int
     said: list[str] = field(default_factory=list, compare=False, repr=False)
 
+    def __post_init__(self):
+        object.__setattr__(self, "loaded", _tokenizer(self.folder, hub.stamp(self.folder)))  # and stays so
+
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
         if not texts:
             return []
-        tokenizer = _tokenizer(self.folder)
+        tokenizer = self.loaded
         found = tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
         full = [text for text, ids in zip(texts, found, strict=True) if len(ids) == self.max_length]
         whole = tokenizer(full, verbose=False)["input_ids"] if full and not self.said else []
@@ -80,11 +84,11 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """Tokens, the highest number counts."""
-        return max(vocabulary(self.folder).values()) + 1
+        return max(self.loaded.get_vocab().values()) + 1
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(folder: Path):
+def _tokenizer(folder: Path, stamp: tuple):
     from transformers import AutoTokenizer
 
     with mendable(f"cannot load the tokenizer in {folder}: {{}}"):
@@ -94,15 +98,9 @@ def _tokenizer(folder: Path):
         return tokenizer
 
 
-@lru_cache(maxsize=4)
-def vocabulary(folder: Path) -> dict[str, int]:
-    """Every token of a folder's tokenizer and its number."""
-    return _tokenizer(folder).get_vocab()
-
-
 def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
     """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    known, size = vocabulary(tokenizer.folder), tokenizer.size
+    known, size = tokenizer.loaded.get_vocab(), tokenizer.size
     if not path:
         return torch.randn(size, WORD_SIZE).mul_(0.1)
     table, number = None, 0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -115,11 +116,11 @@ def test_the_best_is_said_as_it_is():
 def test_two_systems_with_one_fit_share_it(tiny_models, tmp_path, monkeypatch, capsys):
     """Where SetFit's default would draw more pairs than its paper does."""
     seen = []
-    monkeypatch.setattr(accuracy.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(accuracy, "util", SimpleNamespace(find_spec=lambda name: True))
     monkeypatch.setattr(accuracy, "_fit", lambda key, name, workers: seen.append(key) or dict(zip(accuracy.KEY, key, strict=True)) | {
         "accuracy": 90.0 - key[-1], "f1": 90.0, "seconds": 1.0, "calibration_error": 2.0, "calibrated_error": None, "device": "CPU", "n_test": 60})
     assert main([*SMALL, "--labels", "8", "64", "--systems", "setfit", "setfit-r20", "--out", str(tmp_path / "bench.json")]) == 0
-    assert [key[4:6] for key in seen] == [("setfit", 8), ("setfit-r20", 8), ("setfit-r20", 64)] * 2
+    assert [key[5:7] for key in seen] == [("setfit", 8), ("setfit-r20", 8), ("setfit-r20", 64)] * 2
     assert capsys.readouterr().out.count("89.5 ± 0.5 | 89.5 ± 0.5") == 2
 
 

@@ -178,11 +178,11 @@ def test_few_sentences_are_all_trained_and_that_is_said_once(make, corpus):
         few = make(method="plain", steps=7).fit(texts[:30], y[:30])
     told = [str(warning.message) for warning in caught if "max_length" not in str(warning.message)]
     assert told == ["none of the 30 sentences is set aside for validation: all are trained, for 7 steps, so predict_proba is not "
-                    "calibrated (20 validation sentences are needed)"]
+                    "calibrated (15 validation sentences are needed)"]
     assert few.n_iter_ == 7 and few.validation_score_ is None and few.temperature_ is None and few.counts_["train"] == 30
     np.testing.assert_allclose(few.predict_proba(texts), softmax(few.scores(texts).astype(float), axis=1))
-    with pytest.warns(UserWarning, match="only 18 of the 90 sentences are set aside"):
-        some = make(method="plain", steps=7).fit(texts[:90], y[:90])
+    with pytest.warns(UserWarning, match="only 14 of the 70 sentences are set aside"):
+        some = make(method="plain", steps=7).fit(texts[:70], y[:70])
     assert some.validation_score_ is not None and some.temperature_ is None
 
 
@@ -343,8 +343,14 @@ def test_a_folder_takes_another_model_and_half_of_one_is_none(fitted, make, corp
 
     import dnm.classify.hf  # noqa: F401
     cnn, texts = make(encoder="cnn").fit(*corpus), corpus[0][:5]
+    theirs = tmp_path / "theirs"
+    transformers.AutoModel.from_pretrained(fitted.encoder).save_pretrained(theirs)
+    before = {file.name: file.read_bytes() for file in theirs.iterdir()}
+    with pytest.raises(DnmError, match="holds other things than a model of dnm; name a new folder"):
+        fitted.save(theirs)
+    assert {file.name: file.read_bytes() for file in theirs.iterdir()} == before
+    tmp_path = tmp_path / "ours"
     for one in (fitted, cnn, fitted):
-        transformers.AutoModel.from_pretrained(fitted.encoder).save_pretrained(tmp_path)  # somebody else's weights
         one.save(tmp_path)
         np.testing.assert_array_equal(DNMClassifier.load(tmp_path).scores(texts), one.scores(texts))
         assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "encoder" / "model.safetensors").exists() == (one is fitted)
@@ -529,3 +535,41 @@ def test_scikit_learns_checks_without_data(make, check):
 def test_scikit_learns_checks_with_rows_as_sentences(make, check):
     numbers = Spoken(**make(method="plain", steps=30 if "weight" in check else 2).get_params())
     getattr(estimator_checks, f"check_{check}")("Spoken", numbers)
+
+
+# ---------------------------------------------------------------- what a reviewer found
+
+def other_words(folder, words: list[str]):
+    """A tiny BERT with a vocabulary of its own, as ``vocab.txt`` alone, as older folders have it."""
+    import transformers as hf
+
+    torch.manual_seed(5)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    hf.BertModel(hf.BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                               vocab_size=len(vocabulary), max_position_embeddings=140)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    return folder
+
+
+def test_another_tokenizer_in_the_same_folder_is_read(make, fitted, corpus, tmp_path):
+    """Neither a file that the former model left nor the cache of a path makes another model of it."""
+    texts, y = corpus
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    folder = other_words(tmp_path / "encoder", words)
+    first = make(encoder=str(folder)).fit(texts, y)
+    fitted.save(tmp_path / "m")
+    DNMClassifier.load(tmp_path / "m")
+    first.save(tmp_path / "m")
+    np.testing.assert_array_equal(DNMClassifier.load(tmp_path / "m").scores(texts), first.scores(texts))
+    before = first.scores(texts)
+    other_words(folder, words[::-1])
+    assert not np.array_equal(make(encoder=str(folder)).fit(texts, y).scores(texts), before)
+    np.testing.assert_array_equal(first.scores(texts), before)  # what is fitted stays what it is
+
+
+def test_a_model_of_a_models_own_encoder_takes_its_place(make, fitted, corpus, tmp_path):
+    fitted.save(tmp_path / "m")
+    again = make(encoder=str(tmp_path / "m" / "encoder")).fit(*corpus)
+    again.save(tmp_path / "m")
+    np.testing.assert_array_equal(DNMClassifier.load(tmp_path / "m").scores(corpus[0]), again.scores(corpus[0]))

@@ -157,6 +157,21 @@ def test_every_family_trains_saves_and_loads(family, tiny, tmp_path):
     torch.testing.assert_close(kept.hidden(SENTENCES[:1])[0], states.mean(0), atol=2e-6, rtol=1e-5)
 
 
+def test_every_family_is_served_by_transformers(family, tiny, tmp_path):
+    """A sentence at a time: where padding changes a family's states, it does so there, too."""
+    import dnm.classify.hf
+
+    _, folder, _ = family
+    run = Run(tiny(method="plain", encoder=str(folder), pooling="cls", precision="float32"))
+    kept = dnm.DNMClassifier.of(run)
+    kept.save(tmp_path)
+    served, tokenizer = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval(), hf.AutoTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        logits = [served(**{name: value for name, value in tokenizer(text, return_tensors="pt").items() if name != "token_type_ids"}).logits
+                  for text in SENTENCES]
+    np.testing.assert_allclose(torch.cat(logits).numpy(), kept.scores(SENTENCES), atol=5e-6)
+
+
 def test_dropout_is_that_of_the_run_in_every_family(family):
     _, folder, _ = family
     with torch.no_grad():

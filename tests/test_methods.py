@@ -69,24 +69,26 @@ def test_loss_and_every_gradient_agree_with_numpy(method):
 
 
 @pytest.mark.parametrize("method", ["plain", "label-embedding", "senmixup", "dnm"])
-def test_a_class_weight_weighs_the_pairs_of_its_sentences(method):
-    """Against the mean of each sentence's loss in NumPy, weighted by its class."""
+def test_a_class_weight_weighs_what_its_labels_cost(method):
+    """Against NumPy: a sentence counts as its class does, each label of a mixture as its own, a pair as its two in the mean."""
     head, h, y, draws, p, _ = setup(method)
     weights, k = np.array([0.5, 3.0, 1.25]), (N - 1) // 2
     head.class_weight = torch.from_numpy(weights)
 
-    def alone(i: int) -> float:
+    costs = []  # how much it counts, what it costs, of every sentence, label or pair
+    for i in range(N):
         predicted, lam, j = p["fc_w"] @ h[i] + p["fc_b"], draws.weight.item(), draws.permutation[i].item()
         if method == "plain":
-            return ref.cross_entropy(predicted, y[i])
-        if method == "label-embedding":
-            return (1 - ref.cosine(predicted, p["M"][y[i]])) ** 2
-        if method == "senmixup":
+            costs.append((weights[y[i]], ref.cross_entropy(predicted, y[i])))
+        elif method == "label-embedding":
+            costs.append((weights[y[i]], (1 - ref.cosine(predicted, p["M"][y[i]])) ** 2))
+        elif method == "senmixup":
             logits = p["fc_w"] @ (lam * h[i] + (1 - lam) * h[j]) + p["fc_b"]
-            return lam * ref.cross_entropy(logits, y[i]) + (1 - lam) * ref.cross_entropy(logits, y[j])
-        return ref.dnm_loss(h, y, p, min(5, k), chosen=[ref.partners(h, i, min(5, k), "both") if s == i else [] for s in range(N)])
-
-    expected = sum(weights[y[i]] * alone(i) for i in range(N)) / weights[y].sum()
+            costs += [(lam * weights[y[i]], ref.cross_entropy(logits, y[i])), ((1 - lam) * weights[y[j]], ref.cross_entropy(logits, y[j]))]
+        else:
+            for j in ref.partners(h, i, min(5, k), "both"):
+                costs.append(((weights[y[i]] + weights[y[j]]) / 2, ref.dnm_loss(h, y, p, min(5, k), chosen=[[j] if s == i else [] for s in range(N)])))
+    expected = sum(count * cost for count, cost in costs) / sum(count for count, _ in costs)
     loss = head.loss(torch.from_numpy(h), torch.from_numpy(y), draws)
     assert loss.item() == pytest.approx(expected, rel=1e-10)
 

@@ -90,7 +90,7 @@ def test_a_folder_of_splits_brings_its_own_test(corpus, tiny_models, tmp_path, c
 def test_too_few_for_a_test_are_all_learned_from_and_that_is_said(corpus, tiny_models, tmp_path, capsys):
     pd.DataFrame({"text": corpus[0][:30], "label": corpus[1][:30]}).to_csv(tmp_path / "few.csv", index=False)
     assert main(["fit", str(tmp_path / "few.csv"), "--out", str(tmp_path / "m"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
-    assert "no test: too few sentences to set 10 aside" in capsys.readouterr().out
+    assert "no test: fewer than 10 sentences were set aside" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
@@ -204,9 +204,8 @@ def test_candidates_learn_from_and_are_tested_on_the_same_sentences(corpus, tiny
     alone = DNMClassifier(method="logreg", **settings | {"random_state": 0}).fit([texts.texts[i] for i in one[3]], texts.labels[one[3]])
     assert fits.accuracy[0] == pytest.approx(100 * alone.score([texts.texts[i] for i in one[4]], texts.labels[one[4]]))
 
-    kept = json.loads((tmp_path / "compare.json").read_text())
-    kept["fits"] = kept["fits"][:5]  # as if it had been interrupted
-    (tmp_path / "compare.json").write_text(json.dumps(kept))
+    [file] = tmp_path.glob("compare-*.json")
+    file.write_text(json.dumps({"fits": json.loads(file.read_text())["fits"][:5]}))  # as if it had been interrupted
     seen.clear()
     pd.testing.assert_frame_equal(run().drop(columns="seconds"), fits.drop(columns="seconds"))
     assert len(seen) == 7
@@ -217,7 +216,7 @@ def test_candidates_learn_from_and_are_tested_on_the_same_sentences(corpus, tiny
 
 def made(**accuracies) -> pd.DataFrame:
     return pd.DataFrame([{"method": name, "title": name, "repeat": i // 5, "fold": i % 5, "n_train": 80, "n_test": 20, "accuracy": value,
-                          "f1": value, "calibration_error": 5.0, "seconds": 1.0 if name == "logreg" else 30.0, "steps": 9}
+                          "f1": value, "sure": [0.9], "right": [True], "calibrated": True, "seconds": 1.0 if name == "logreg" else 30.0, "steps": 9}
                          for name, values in accuracies.items() for i, value in enumerate(values)])
 
 
@@ -249,7 +248,8 @@ def test_the_calibration_error_is_the_mean_gap_in_bins():
     shares = np.array([[0.95, 0.05], [0.92, 0.08], [0.35, 0.65], [0.4, 0.6], [1.0, 0.0]])
     # bins: [0.6, 0.7): 0.65 right, 0.6 wrong; [0.9, 1]: 0.95 right, 0.92 wrong, 1.0 right
     expected = abs(1 - 1.25) / 5 + abs(2 - 2.87) / 5
-    assert statistics.calibration_error(shares, np.array([0, 1, 1, 0, 0])) == pytest.approx(expected)
+    right = shares.argmax(1) == np.array([0, 1, 1, 0, 0])
+    assert statistics.calibration_error(shares.max(1), right) == pytest.approx(expected)
 
 
 def test_the_command_prints_table_and_recommendation_and_keeps_a_page(corpus, tiny_models, tmp_path, capsys):
@@ -267,7 +267,7 @@ def test_the_command_prints_table_and_recommendation_and_keeps_a_page(corpus, ti
 @pytest.mark.parametrize("folds", ["1", "99"])
 def test_folds_that_make_no_sense_are_told(corpus, tmp_path, folds):
     texts = Split(corpus[0][:40], np.unique(corpus[1][:40], return_inverse=True)[1])
-    with pytest.raises(DnmError, match=f"folds={folds}: take 2 to "):
+    with pytest.raises(DnmError, match=f"{folds} folds of 40 sentences, 40 of them different"):
         compare.cross_validate(texts, ("a", "b"), folds=int(folds))
 
 
@@ -317,3 +317,56 @@ def test_training_stops_at_a_click_and_errors_are_said(corpus, tiny_models):
 def test_a_table_that_cannot_be_learned_from_is_one_line(tmp_path, capsys):
     assert main(["fit", str(tmp_path / "nothing.csv")]) == 2
     assert f"no such file or folder: {tmp_path / 'nothing.csv'}" in capsys.readouterr().err
+
+
+def test_two_calls_for_one_output_do_not_mix(model, long, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "SIZE", 10)
+
+    def second(done, notes):
+        with pytest.raises(DnmError, match="another process is writing"):
+            stream.predict_file(model, long, tmp_path / "out.csv")
+
+    assert stream.predict_file(model, long, tmp_path / "out.csv", on_rows=second)["rows"] == 120
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 120 and not [*tmp_path.glob("*.part*")]
+
+
+def test_a_lone_carriage_return_stays_in_its_cell(model, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a cup\rof tea", "note": "one\rtwo"}) + "\n")
+    stream.predict_file(model, tmp_path / "a.jsonl", tmp_path / "a.csv")
+    assert pd.read_csv(tmp_path / "a.csv").note.tolist() == ["one\rtwo"]
+
+
+def test_the_column_it_was_trained_on_is_remembered(corpus, tiny_models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"remark": corpus[0], "label": corpus[1]}).to_csv("a.csv", index=False)
+    assert main(["fit", "a.csv", "--out", "m", "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
+    pd.DataFrame({"reply": [text * 3 for text in corpus[0]], "remark": corpus[0]}).to_csv("b.csv", index=False)
+    assert main(["predict", "m", "b.csv", "--out", "c.csv"]) == 0
+    assert pd.read_csv("c.csv").predicted.tolist() == DNMClassifier.load("m").predict(corpus[0]).tolist()
+
+
+@pytest.mark.parametrize(("files", "told"), [
+    ({"train": ["good", "bad"] * 20, "test": ["-1"] * 9}, "class '-1' (9 rows) does not occur in train.csv: a file without labels?"),
+    ({"train": ["good"] * 20}, "only one class (good)")])
+def test_a_folder_whose_labels_do_not_fit_is_refused(tmp_path, capsys, files, told):
+    for split, labels in files.items():
+        pd.DataFrame({"text": [f"{split} {n}" for n in range(len(labels))], "label": labels}).to_csv(tmp_path / f"{split}.csv", index=False)
+    assert main(["fit", str(tmp_path)]) == 2 and told in capsys.readouterr().err
+    assert main(["fit", str(tmp_path), "--strict"]) == 2 and "for a single file" in capsys.readouterr().err
+
+
+def test_several_files_are_no_sentences(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model.save("m")
+    for name in ("a.csv", "b.csv", "old.xls"):
+        (tmp_path / name).write_text("text\na\n")
+    assert main(["predict", "m", "a.csv", "b.csv"]) == 2 and "a.csv is a file: name one file at a time" in capsys.readouterr().err
+    assert main(["predict", "m", "old.xls"]) == 2 and "cannot read old.xls: use one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("labels", "told"), [
+    (["a", *["b"] * 11], "a fold leaves only class 'b' to learn from"), (["a", "b", "c"], "too few to compare on")])
+def test_a_table_too_small_to_compare_on_is_told_before_anything_is_trained(tiny_models, tmp_path, capsys, labels, told):
+    pd.DataFrame({"text": [f"sentence {n}" for n in range(len(labels))], "label": labels}).to_csv(tmp_path / "a.csv", index=False)
+    assert main(["compare", str(tmp_path / "a.csv"), "--out", str(tmp_path / "o"), "--encoder", str(tiny_models["bert"])]) == 2
+    assert told in capsys.readouterr().err and not [*tmp_path.glob("o/*.json")]

@@ -34,8 +34,9 @@ from tqdm import tqdm
 
 from dnm.bench.race import run_bench
 from dnm.classify.estimator import DNMClassifier
+from dnm.config import RunConfig
+from dnm.data import hub
 from dnm.data.datasets import Dataset, limited, load_dataset
-from dnm.data.hub import model_folder
 from dnm.data.splits import Split, stratified_order
 from dnm.disk import write_atomically
 from dnm.errors import DnmError, mendable, project_root, unknown
@@ -50,7 +51,7 @@ from dnm.training import own_randomness
 SETFIT = {"setfit": "SetFit", "setfit-r20": "SetFit, R = 20"}
 TITLES = {name: row.title for name, row in METHODS.items()} | SETFIT
 SYSTEMS = ("dnm", "label-embedding", "plain", "logreg", *SETFIT)
-KEY = ("data", "fingerprint", "test", "encoder", "system", "labels", "split")
+KEY = ("data", "fingerprint", "test", "encoder", "weights", "system", "labels", "split")
 PIECES, R = 128, 20  # word pieces of a text; pairs of each kind a sentence
 PACKAGES = ("dnm", "torch", "transformers", "scikit-learn", "setfit", "sentence-transformers")
 
@@ -82,7 +83,9 @@ def run_accuracy(datasets=("subj", "mr", "sst2", "sst1"), labels=(8, 16, 64), sp
     with mendable(f"{out} holds no fits of this benchmark ({{}}): name another --out, or move it away"):
         stored = json.loads(out.read_text(encoding="utf-8"))["fits"] if out.exists() else []
         kept = {tuple(fit[name] for name in KEY): fit for fit in stored}
-    wanted = [(system, name, (data.name, data.fingerprint, test, encoder, trained(system, count, data), count, split))
+    weights = hub.identity(RunConfig.create(encoder=encoder).encoder)
+    wanted = [(system, name,
+               (data.name, data.fingerprint, test, encoder, weights, trained(system, count, data), count, split))
               for split in range(splits) for name, data in loaded.items() for count in labels for system in systems]
     todo, total = {key: name for _, name, key in wanted if key not in kept}, len({key for *_, key in wanted})
     workers = min(workers or default_workers(), max(1, len(todo)))
@@ -125,11 +128,15 @@ def _fit(key: tuple, name: str, workers: int) -> dict:
     return task | {
         "n_train": len(train), "n_test": len(test), "accuracy": 100 * float((bare.argmax(1) == test.labels).mean()),
         "f1": 100 * float(f1_score(test.labels, bare.argmax(1), average="macro", zero_division=0)),
-        "calibration_error": 100 * calibration_error(bare, test.labels),
-        "calibrated_error": None if calibrated is None else 100 * calibration_error(calibrated, test.labels),
+        "calibration_error": _miscalibration(bare, test.labels),
+        "calibrated_error": None if calibrated is None else _miscalibration(calibrated, test.labels),
         "seconds": seconds, "steps": steps, "device": device_name(device), "precision": precision,
         "threads": torch.get_num_threads(), "side_by_side": workers,
         "versions": {name: metadata.version(name) for name in PACKAGES[:None if learn is _setfit else 4]}}
+
+
+def _miscalibration(shares: np.ndarray, labels: np.ndarray) -> float:
+    return 100 * calibration_error(shares.max(1), shares.argmax(1) == labels)
 
 
 @cache
@@ -158,7 +165,7 @@ def _setfit(train: Split, system: str, encoder: str, seed: int) -> tuple[Callabl
     logging.set_verbosity_error()
     disable_progress_bar()
     datasets.disable_progress_bars()
-    body = SentenceTransformer(str(model_folder(encoder)))  # a bare encoder gets mean pooling there
+    body = SentenceTransformer(str(hub.model_folder(encoder)))  # a bare encoder gets mean pooling there
     body.max_seq_length, model = PIECES, SetFitModel(body, LogisticRegression())
     pairs = {"num_iterations": R} if system == "setfit-r20" else {}
     with tempfile.TemporaryDirectory() as folder, own_randomness():

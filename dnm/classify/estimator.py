@@ -25,7 +25,7 @@ from dnm.training import Run, own_randomness, train, train_frozen
 
 EVALUATIONS = 15  # of a training that runs to its last step
 PATIENCE = 5  # evaluations without a better validation loss or accuracy that end it; provisional: to be measured
-CALIBRATION = 20  # validation sentences that a temperature needs
+CALIBRATION = 15  # validation sentences that a temperature needs
 USUAL_TEMPERATURE = {"cosine": 0.1, "cross-entropy": 1.0}  # where there are fewer; provisional: to be measured
 
 
@@ -112,6 +112,7 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
             self.temperature_ = self._temperature(validation)
             if len(validation) and not config.row.fine_tunes:  # it had no stop to choose, so it can learn from all
                 self.model_ = trained(whole, nothing).model.eval()
+                self.counts_ = {"train": len(whole), "validation": len(validation), "test": 0}
         self._say(len(texts), len(validation))
         return self
 
@@ -168,7 +169,7 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
         self.model_, self.tokenizer_, self.config_ = run.model.eval(), run.tokenizer, run.config
         self.classes_, self.n_iter_, self.history_, self.temperature_ = found, run.step, run.history, None
         self.validation_score_ = run.best["validation_accuracy"] if run.best else None
-        self.counts_ = run.data.counts
+        self.counts_, self.text_column_ = run.data.counts, ""  # the column, for whoever reads files with it
 
     # ------------------------------------------------------------ asking
 

@@ -3,6 +3,8 @@
 It takes what a tokenizer gives, a row a sentence, and has the class scores that `dnm.DNMClassifier` has.
 """
 
+import inspect
+
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -35,8 +37,11 @@ class DNMForSequenceClassification(PreTrainedModel):
             raise DnmError("a CNN or LSTM has no class in transformers: load this folder with dnm.DNMClassifier.load")
         run = RunConfig(**config.dnm["config"])
         settings = AutoConfig.for_model(**config.encoder)
-        self.encoder = AutoModel.from_config(settings, attn_implementation=config._attn_implementation)
-        self.pooling = run.pooling
+        try:
+            self.encoder = AutoModel.from_config(settings, attn_implementation=config._attn_implementation)
+        except ValueError:  # not every family has every attention
+            self.encoder = AutoModel.from_config(settings, attn_implementation="eager")
+        self.pooling, self.last = run.pooling, getattr(settings, "summary_type", "") == "last"
         self.head = Head(run.row, settings.hidden_size, config.num_labels, config.dnm["k"], run.original_weight)
         self.post_init()
 
@@ -45,10 +50,13 @@ class DNMForSequenceClassification(PreTrainedModel):
         """Class scores ``[N, c]`` of word pieces ``[N, T]``, and with ``labels`` ``[N]`` the head's plain loss."""
         for name in ("return_dict", "num_items_in_batch"):
             inputs.pop(name, None)
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        if "attention_mask" in inspect.signature(self.encoder.forward).parameters:  # FNet has none
+            inputs["attention_mask"] = attention_mask
+        states = self.encoder(input_ids=input_ids, **inputs).last_hidden_state
         mask = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask.to(states.dtype)
-        if self.pooling == "cls":  # the first word piece, on whichever side the padding is
-            hidden = states[torch.arange(len(states), device=states.device), mask.argmax(-1)]
+        if self.pooling == "cls":  # the first word piece (XLNet's last), on whichever side the padding is
+            place = mask.shape[1] - 1 - mask.flip(-1).argmax(-1) if self.last else mask.argmax(-1)
+            hidden = states[torch.arange(len(states), device=states.device), place]
         else:
             hidden = (mask.unsqueeze(1) @ states).squeeze(1) / mask.sum(-1, keepdim=True)
         loss = None if labels is None else self.head.plain_loss(hidden, labels)

@@ -10,6 +10,7 @@ import json
 import platform
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,13 @@ _WORDS = ("encoder.words.rows", "encoder.words.table")
 
 
 def save(classifier, folder: Path, about: dict) -> None:
-    """Write a fitted `dnm.DNMClassifier`; ``head.safetensors`` comes last, so a folder that has it is whole."""
+    """Write a fitted `dnm.DNMClassifier` into a new folder, or in the place of another model of ours.
+
+    ``config.json``, which says so, comes first; ``head.safetensors`` comes last, so a folder that has it is whole.
+    """
     encoder, settings = classifier.model_.encoder, None
-    try:  # what another model has left
-        for left in (HEAD, "model.safetensors", "encoder/config.json", "encoder/model.safetensors"):
-            (folder / left).unlink(missing_ok=True)
-    except OSError as error:
-        raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    tokenizer = _tokenizer(classifier.tokenizer_.folder, classifier.config_.max_length)  # which may lie in there
+    _clear(folder)
     tensors = {name: t for name, t in classifier.model_.state_dict().items() if name not in _WORDS}
     if classifier.config_.from_scratch:
         tensors["encoder.words.table"], shard = encoder.words.whole(), {}
@@ -48,15 +49,33 @@ def save(classifier, folder: Path, about: dict) -> None:
         tensors = {name: t for name, t in tensors.items() if not name.startswith("encoder.")}
         settings = json.loads(encoder.model.config.to_json_string()) | {
             "architectures": [type(encoder.model).__name__], "dtype": "float32"}
+    _json(folder / "config.json", description(classifier, settings))
+    if settings:
         _json(folder / "encoder" / "config.json", settings)
         save_tensors(folder / "encoder" / "model.safetensors", shard, {})
-    _tokenizer(classifier.tokenizer_.folder, folder, classifier.config_.max_length)
+    for name, content in tokenizer.items():
+        write_atomically(folder / name, content)
     files = {f"encoder.{name}": "encoder/model.safetensors" for name in shard} | dict.fromkeys(tensors, HEAD)
     size = sum(t.numel() * t.element_size() for t in (*shard.values(), *tensors.values()))
     _json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
-    _json(folder / "config.json", description(classifier, settings))
     write_atomically(folder / "README.md", card(classifier, about).encode())
     save_tensors(folder / HEAD, tensors, {})
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder of the model that it holds; what holds anything else is not touched."""
+    try:
+        if not folder.exists() or not any(folder.iterdir()):
+            return
+        with suppress(OSError, ValueError):
+            if json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "dnm":
+                for file in (*folder.iterdir(), *(folder / "encoder").glob("*")):
+                    if file.is_file() and file.suffix in (".safetensors", ".json", ".txt", ".model", ".md"):
+                        file.unlink()
+                return
+    except OSError as error:
+        raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    raise DnmError(f"{folder} holds other things than a model of dnm; name a new folder")
 
 
 def encoder_weights(encoder) -> dict[str, Tensor]:
@@ -83,8 +102,8 @@ def description(classifier, encoder: dict | None) -> dict:
         "dnm": {"version": __version__, "config": classifier.config_.to_dict(), "classes": classifier.classes_.tolist(),
                 "words": encoder and _words_name(classifier.model_.encoder.model), "k": classifier.model_.head.k,
                 "parameters": parameters, "temperature": classifier.temperature_, "steps": classifier.n_iter_,
-                "validation_score": classifier.validation_score_, "history": classifier.history_,
-                "counts": classifier.counts_}}
+                "text_column": classifier.text_column_, "validation_score": classifier.validation_score_,
+                "history": classifier.history_, "counts": classifier.counts_}}
 
 
 def load(kind: type, folder: Path, device: str):
@@ -116,9 +135,9 @@ def load(kind: type, folder: Path, device: str):
 
 
 def digest(folder: Path) -> str:
-    """Names the weights of a saved model."""
-    files = (folder / name for name in (HEAD, "encoder/model.safetensors"))
-    return " ".join(file_sha256(file) for file in files if file.is_file())
+    """Names a saved model: its weights, settings and tokenizer."""
+    files = (folder / name for name in (HEAD, "config.json", "encoder/model.safetensors", "encoder/tokenizer.json"))
+    return " ".join(file_sha256(file)[:16] for file in files if file.is_file())
 
 
 def _restored(kind: type, about: dict, device: str):
@@ -127,7 +146,7 @@ def _restored(kind: type, about: dict, device: str):
         parameters["class_weight"] = dict(parameters["class_weight"])
     made = kind(**parameters)
     made.n_iter_, made.history_, made.validation_score_ = about["steps"], about["history"], about["validation_score"]
-    made.temperature_, made.counts_ = about["temperature"], about["counts"]
+    made.temperature_, made.counts_, made.text_column_ = about["temperature"], about["counts"], about["text_column"]
     return made
 
 
@@ -141,16 +160,17 @@ def _json(path: Path, content: dict) -> None:
     write_atomically(path, (json.dumps(content, indent=1, default=lambda value: value.item()) + "\n").encode())
 
 
-def _tokenizer(source: Path, folder: Path, max_length: int) -> None:
+def _tokenizer(source: Path, max_length: int) -> dict[str, bytes]:
     """The tokenizer's files, in ``encoder/`` as they are; at the top with the length that the model reads."""
+    found = {}
     for file in source.iterdir():
         other = file.name in _OTHERS or ".index." in file.name
         if file.is_file() and file.suffix in (".json", ".txt", ".model") and not other:
-            content = file.read_bytes()
-            write_atomically(folder / "encoder" / file.name, content)
+            found[f"encoder/{file.name}"] = content = file.read_bytes()
             if file.name == "tokenizer_config.json":
                 content = json.dumps(json.loads(content) | {"model_max_length": max_length}, indent=1).encode()
-            write_atomically(folder / file.name, content)
+            found[file.name] = content
+    return found
 
 
 # ---------------------------------------------------------------- the model card
@@ -162,6 +182,8 @@ def card(classifier, about: dict) -> str:
 
     config, counts = classifier.config_, classifier.counts_
     score, t = classifier.validation_score_, classifier.temperature_
+    use = ("which also chose when to stop" if config.row.fine_tunes else
+           "before it learned from these, too")
     lines = {
         "Data": config.dataset if config.dataset == "texts" else Path(config.dataset).name,
         "Sentences": ", ".join(f"{n} {part}" for part, n in counts.items() if n) or "unknown",
@@ -170,7 +192,7 @@ def card(classifier, about: dict) -> str:
         "Encoder": Path(config.encoder).name,
         "Steps": classifier.n_iter_,
         "Validation accuracy": "none measured" if score is None else
-            f"{100 * score:.1f} % (of {counts['validation']} sentences, which also chose when to stop)",
+            f"{100 * score:.1f} % (of {counts['validation']} sentences, {use})",
         "Probabilities": "not calibrated" if t is None else
             f"softmax of scores / {t:.3g}, a temperature fitted on the validation sentences",
         "Longest text": f"{config.max_length} word pieces; the rest is not read",
@@ -203,5 +225,5 @@ it. Its probabilities are a softmax of the bare scores; calibrated ones come fro
 
 def _plain(value) -> str:
     """Text as it is, in one line, whatever Markdown or HTML it would be."""
-    text = html.escape(" ".join(str(value).split()))
+    text = html.escape(" ".join(str(value).split()), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~$<>])", r"\\\1", text)

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from dnm import __version__
 from dnm.data.files import Table, chunks
 from dnm.disk import write_atomically
 from dnm.errors import DnmError
@@ -29,7 +32,7 @@ def predict_file(classifier, path: Path | str, out: Path, text_column: str = "",
     ----------
     classifier : a fitted `dnm.DNMClassifier`.
     text_column, separator, sheet : as in `dnm.data.files.chunks`.
-    out : a .csv, .tsv or .jsonl file, in UTF-8.
+    out : a .csv, .tsv or .jsonl file, in UTF-8; one call at a time writes it.
     on_rows : called after each `SIZE` rows with the rows done and sentences on what was found in the file.
 
     Returns ``rows``, ``empty`` (those without a text) and ``before`` (those an earlier call had done).
@@ -38,26 +41,37 @@ def predict_file(classifier, path: Path | str, out: Path, text_column: str = "",
         raise DnmError(f"cannot write {out.name}: name a file that ends in {', '.join(WRITTEN)}")
     if str(path) != "-" and out.exists() and out.samefile(path):
         raise DnmError(f"{out} is the file that is read; name another for the predictions")
-    part, note = (out.with_name(out.name + end) for end in (".part", ".part.json"))
-    job = [str(path), *_stamp(path), model, text_column, separator, sheet]
+    part, note, lock = (out.with_name(out.name + end) for end in (".part", ".part.json", ".part.lock"))
+    job = [str(path), *_stamp(path), model, text_column, separator, sheet, SIZE, __version__]
+    try:
+        with FileLock(lock, timeout=0):
+            done = _predict(classifier, job, part, note, on_rows, text_column, separator, sheet)
+            os.replace(part, out)
+            note.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise DnmError(f"another process is writing {out}; wait for it, or name another file") from None
+    return done
+
+
+def _predict(classifier, job: list, part: Path, note: Path, on_rows: Callable, *options: str) -> dict:
     done = _begun(part, note, job) or {"rows": 0, "bytes": 0, "empty": 0}
-    before, seen = done["rows"], 0
+    before, seen, (column, separator, sheet) = done["rows"], 0, options
+    kind, usual = Path(part.stem).suffix.lower(), getattr(classifier, "text_column_", "")
     with part.open("r+b" if before else "wb") as file:
         file.truncate(done["bytes"])
         file.seek(done["bytes"])
-        for table in chunks(path, text_column, separator=separator, sheet=sheet, size=SIZE):
+        for table in chunks(job[0], column, usual, separator=separator, sheet=sheet, size=SIZE):
             seen += len(table.texts)
             if seen > before:
-                file.write(_written(table, classifier, out.suffix.lower(), first=not done["rows"]))
+                file.write(_written(table, classifier, kind, first=not done["rows"]))
                 file.flush()
                 os.fsync(file.fileno())
                 done = {"rows": seen, "bytes": file.tell(), "empty": done["empty"] + table.texts.count("")}
                 write_atomically(note, json.dumps({"job": job} | done).encode())
             on_rows(seen, table.notes)
     if not seen:
-        raise DnmError(f"{path}: no rows below the column names")
-    os.replace(part, out)
-    note.unlink(missing_ok=True)
+        raise DnmError(f"{job[0]}: no rows below the column names")
     return {"rows": seen, "empty": done["empty"], "before": before}
 
 
@@ -94,12 +108,10 @@ def _written(table: Table, classifier, kind: str, first: bool) -> bytes:
         return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode(errors="replace")
     text = io.StringIO(newline="")
     separator = "\t" if kind == ".tsv" else table.separator.strip("\t") or ","
-    write = csv.writer(text, delimiter=separator, lineterminator="\n")
+    write = csv.writer(text, delimiter=separator, lineterminator="\r\n")  # else a lone \r would not be quoted
     write.writerows([columns] * first)
     write.writerows(zip(*columns.values(), strict=True))
-    # Spreadsheets take a file for UTF-8 only where it says so; what is plain ASCII need not.
-    marked = first and not text.getvalue().isascii()
-    return text.getvalue().encode("utf-8-sig" if marked else "utf-8", "replace")
+    return text.getvalue().encode("utf-8-sig" if first else "utf-8", "replace")  # spreadsheets want it said
 
 
 def _plain(value):

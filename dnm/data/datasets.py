@@ -197,19 +197,8 @@ def _own(path: Path, tables: dict[str, Table]) -> Dataset:
     for table in tables.values():
         if table.notes:
             warnings.warn(f"{table.file}: {'; '.join(table.notes)}", stacklevel=4)
-    first = tables.get("all") or tables.get("train")
-    if first is None:
-        raise DnmError(f"{path}: no train file (looked for train{{{','.join(FILE_SUFFIXES)}}})")
-    names = sorted(set(first.labels), key=_number if all(_number(name) for name in set(first.labels)) else str)
-    for table in tables.values():
-        for name, count in Counter(table.labels).items():
-            if name not in names:
-                raise DnmError(f"{table.file}: class {name!r} ({count} rows) does not occur in {first.file}: a file "
-                               "without labels? Leave it out")
-    if len(names) < 2:
-        raise DnmError(f"{path.name}: only one class ({names[0]}); classification needs at least two")
-    parts = {split: Split(table.texts, np.array([names.index(label) for label in table.labels]))
-             for split, table in tables.items()}
+    names, parts = numbered(path, tables)
+    first = tables.get("all") or tables["train"]
     pool = parts.pop("all", None) or parts.pop("train")
     tenth = max(len(names), round(len(pool) / 10))
     sizes = [0 if split in parts else tenth for split in SPLITS[1:]]
@@ -231,6 +220,23 @@ def _own(path: Path, tables: dict[str, Table]) -> Dataset:
     columns = f" (guessed: text {first.text!r}, label {first.label!r})" if first.guessed else ""
     stem = path.with_suffix("").stem if path.suffix.lower() == ".gz" else path.stem
     return Dataset(stem, tuple(names), *(parts[split] for split in SPLITS), source=path.name + columns, salt=OWN)
+
+
+def numbered(path: Path, tables: dict[str, Table]) -> tuple[list[str], dict[str, Split]]:
+    """The classes of one's own files, those of the training sentences, and each file's sentences with their numbers."""
+    first = tables.get("all") or tables.get("train")
+    if first is None:
+        raise DnmError(f"{path}: no train file (looked for train{{{','.join(FILE_SUFFIXES)}}})")
+    names = sorted(set(first.labels), key=_number if all(_number(name) for name in set(first.labels)) else str)
+    for table in tables.values():
+        for name, count in Counter(table.labels).items():
+            if name not in names:
+                raise DnmError(f"{table.file}: class {name!r} ({count} rows) does not occur in {first.file}: a file "
+                               "without labels? Leave it out")
+    if len(names) < 2:
+        raise DnmError(f"{path.name}: only one class ({names[0]}); classification needs at least two")
+    return names, {split: Split(table.texts, np.array([names.index(label) for label in table.labels]))
+                   for split, table in tables.items()}
 
 
 def _number(name: str) -> tuple[float, str] | None:

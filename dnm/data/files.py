@@ -99,17 +99,19 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
     return table
 
 
-def chunks(path: Path | str, text_column: str = "", *, separator: str = "", sheet: str = "",
+def chunks(path: Path | str, text_column: str = "", usual: str = "", *, separator: str = "", sheet: str = "",
            size: int = 10_000) -> Iterator[Table]:
     """A file's rows, ``size`` at a time, without labels; a text that is missing is ``""``, so that no row is lost.
 
-    The first chunk decides the columns. A JSON array is read whole, everything else bit by bit.
+    The first chunk decides the columns; the one called ``usual`` holds the texts, if it is there. A JSON array is read
+    whole, everything else bit by bit.
     """
-    source, text, names = opened(path, separator, sheet, _known(text_column)), "", None
+    source, text, names = opened(path, separator, sheet, _known(text_column, usual)), "", None
+    like = Table([], None, {}, usual, "", [], []) if usual else None
     while rows := list(islice(source.rows, size)):
         columns = _columns(source, rows)
         if names is None:
-            names, (text, guessed) = list(columns), _chosen(source, columns, "text", text_column)
+            names, (text, guessed) = list(columns), _chosen(source, columns, "text", text_column, like)
             source.notes += [f"reads {text!r} as text (guessed)"] if guessed else []
         elif late := [name for name in columns if name not in names]:
             source.notes.append(f"left out columns that are not among the first rows: {', '.join(late)}")

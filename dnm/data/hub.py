@@ -88,6 +88,12 @@ def identity(encoder: str, word_vectors: str = "") -> str:
     return weights_digest(model_folder(encoder))
 
 
+def stamp(folder: Path) -> tuple:
+    """Names, sizes and times of a folder's files but for weights: what tells that a tokenizer there has changed."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
 def family(encoder: str) -> str:
     """The model family that an encoder's ``config.json`` names; empty where it cannot be read, as a run will say."""
     try:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from dnm.classify.estimator import DNMClassifier
 from dnm.config import FILE_SUFFIXES
+from dnm.data.datasets import numbered
 from dnm.data.files import Table, read_table
 from dnm.errors import DnmError, reason
 from dnm.notebook.widgets import WIDE, WIDTH, Explorer, sentence_box
@@ -69,7 +70,7 @@ class TableTraining(Explorer):
         self.filling = True
         for box, name in zip(self.columns.values(), (table.text, table.label), strict=True):
             box.options, box.value = [*table.columns], name
-        self.filling, self.start.disabled = False, False
+        self.filling, self.start.disabled = False, bool(self.thread and self.thread.is_alive())
         counts = Counter(table.labels)
         told = [f"{len(table.texts)} rows: " + ", ".join(f"{count} {name}" for name, count in counts.most_common(10)),
                 *table.notes, f"the first: {table.texts[0][:100]} → {table.labels[0]}"]
@@ -85,8 +86,8 @@ class TableTraining(Explorer):
 
     def _train(self, table: Table) -> None:
         try:
-            names, learn, held = own.numbered({"all": table})
-            learn, held = own.set_aside(learn, held)
+            names, parts = numbered(Path(table.file), {"all": table})
+            learn, held = own.set_aside(parts["all"], parts["all"].take([]))
             self.history, self.line.value = [], "training starts …"
             made = DNMClassifier(**self.settings)
             made.fit(learn.texts, [names[y] for y in learn.labels], on_progress=self._show, stop=self.asked)

@@ -18,6 +18,7 @@ own (``flock``), which NFS 4 and Lustre honour across machines, the latter mount
 import contextlib
 import getpass
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -169,6 +170,7 @@ def _together(configs: list[RunConfig], store: RunStore, stop, wait: bool, model
                 ends[config] = "trained"
                 store.put(config, record)  # first the small file that holds the numbers
                 if config in models:
+                    shutil.rmtree(store.model_path(config), ignore_errors=True)  # of whatever version
                     DNMClassifier.of(run).save(store.model_path(config))
             store.drop_checkpoint(*todo)
     return list(ends.items())

@@ -19,7 +19,10 @@ import torch
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
+from dnm import __version__
 from dnm.classify.estimator import DNMClassifier
+from dnm.config import SCRATCH, RunConfig
+from dnm.data import hub
 from dnm.data.files import same
 from dnm.data.splits import Split
 from dnm.disk import write_atomically
@@ -36,28 +39,43 @@ CANDIDATES = ("logreg", "plain", "label-embedding", "senmixup", "dnm")  # the ch
 def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, folds: int = 5, repeats: int = 2,
                    out: Path | None = None, *, workers: int | None = None,
                    on_fit: Callable[[int, int, str], None] = lambda *_: None, **settings) -> pd.DataFrame:
-    """Accuracy, macro F1 and expected calibration error (%) and seconds of each method, a row a fit.
+    """Accuracy and macro F1 (%), how sure and how right it was of each test sentence, and seconds: a row a fit.
 
     Folds keep the classes in proportion, and a sentence that occurs more than once on one side; each repeat draws them
-    anew. ``settings`` are those of `dnm.DNMClassifier`. Fits are kept in ``out``/compare.json as they end, so an
-    interrupted comparison goes on there.
+    anew. ``settings`` are those of `dnm.DNMClassifier`. Fits are kept in ``out`` as they end, so that an interrupted
+    comparison goes on there.
 
     Parameters
     ----------
+    methods : rows of the table of methods, the simplest first; without logistic regression for ``cnn`` and ``lstm``.
     workers : processes, a thread each (default: one a core of a CPU; on a GPU one).
     on_fit : called with the fits done, their total, and what to say.
+
+    Raises
+    ------
+    DnmError : more folds than there are different sentences, or sentences of a class; one class only in a fold.
     """
-    methods, most = [get_method(name).name for name in methods], int(np.bincount(texts.labels).max())
+    encoder = str(settings.get("encoder", "minilm"))
+    methods = [name for name in dict.fromkeys(get_method(name).name for name in methods)
+               if METHODS[name].fine_tunes or encoder not in SCRATCH]
+    groups = pd.factorize(np.array([same(text) for text in texts.texts]))[0]
+    most = min(int(np.bincount(texts.labels).max()), int(groups.max()) + 1)
     if not 2 <= folds <= most:
-        raise DnmError(f"folds={folds}: take 2 to {most}, the number of sentences of the largest class")
-    job = json.dumps([texts.texts, texts.labels.tolist(), names, folds, settings], default=str)
-    kept, file = {}, out and out / "compare.json"
-    job = hashlib.sha256(job.encode()).hexdigest()
+        raise DnmError(f"{folds} folds of {len(texts)} sentences, {groups.max() + 1} of them different, at most {most} "
+                       "of a class: " + (f"take 2 to {most} folds" if most > 1 else "too few to compare on"))
+    identity = "" if encoder in SCRATCH else hub.identity(RunConfig.create(encoder=encoder).encoder)
+    job = [texts.texts, texts.labels.tolist(), names, folds, settings, __version__, identity]
+    job = hashlib.sha256(json.dumps(job, default=str).encode()).hexdigest()[:12]
+    kept, file = {}, out and out / f"compare-{job}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text(encoding="utf-8")) if file else {}
-        kept = {(fit["method"], fit["repeat"], fit["fold"]): fit for fit in found["fits"] if found["job"] == job}
+        kept = {(fit["method"], fit["repeat"], fit["fold"]): fit for fit in found["fits"]}
     tasks = [(name, repeat, fold, *part) for repeat in range(repeats)
-             for fold, part in enumerate(_folds(texts, folds, repeat)) for name in methods]
+             for fold, part in enumerate(_folds(texts, groups, folds, repeat)) for name in methods]
+    for *_, learn, _held in tasks:
+        if len(left := set(texts.labels[learn])) < 2:
+            raise DnmError(f"a fold leaves only class {names[left.pop()]!r} to learn from: the others have too few "
+                           "sentences; give more, or take more folds")
     todo = [task for task in tasks if task[:3] not in kept]
     on_fit(len(tasks) - len(todo), len(tasks), "")
     workers, started = min(workers or default_workers(), max(1, len(todo))), time.perf_counter()
@@ -69,14 +87,13 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
         for count, fit in enumerate(fits, start=1):
             kept[fit["method"], fit["repeat"], fit["fold"]] = fit
             if file:
-                write_atomically(file, json.dumps({"job": job, "fits": [*kept.values()]}).encode())
+                write_atomically(file, json.dumps({"fits": [*kept.values()]}).encode())
             left = (time.perf_counter() - started) / count * (len(todo) - count)
             on_fit(len(tasks) - len(todo) + count, len(tasks), f" ({duration(left)} left)")
     return pd.DataFrame([kept[task[:3]] for task in sorted(tasks, key=lambda task: methods.index(task[0]))])
 
 
-def _folds(texts: Split, folds: int, repeat: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    groups = pd.factorize(np.array([same(text) for text in texts.texts]))[0]
+def _folds(texts: Split, groups: np.ndarray, folds: int, repeat: int) -> list[tuple[np.ndarray, np.ndarray]]:
     with warnings.catch_warnings():  # of classes with fewer sentences than folds: it was said when they were read
         warnings.simplefilter("ignore")
         return [*StratifiedGroupKFold(folds, shuffle=True, random_state=repeat).split(groups, texts.labels, groups)]
@@ -90,17 +107,18 @@ def default_workers() -> int:
 def _fit(texts: Split, names: tuple[str, ...], task: tuple, settings: dict) -> dict:
     method, repeat, fold, learn, held = task
     learn, held, started = texts.take(learn), texts.take(held), time.perf_counter()
-    classifier = DNMClassifier(method=method, **{"random_state": repeat} | settings)
-    with warnings.catch_warnings():  # of too few sentences to calibrate, in every fit
+    seed = settings.get("random_state", 0) + repeat
+    classifier = DNMClassifier(method=method, **settings | {"random_state": seed})
+    with warnings.catch_warnings():  # of too few sentences to calibrate, in every fit; the table says so
         warnings.simplefilter("ignore")
-        classifier.fit(learn.texts, learn.labels)
-    seconds, shares = time.perf_counter() - started, np.zeros((len(held), len(names)))
-    shares[:, classifier.classes_] = classifier.predict_proba(held.texts)
-    found = shares.argmax(1)
+        classifier.fit(learn.texts, [names[y] for y in learn.labels])
+    seconds, truth = time.perf_counter() - started, np.array(names)[held.labels]
+    shares = classifier.predict_proba(held.texts)
+    found = classifier.classes_[shares.argmax(1)]
     return {"method": method, "title": METHODS[method].title, "repeat": repeat, "fold": fold, "n_train": len(learn),
-            "n_test": len(held), "accuracy": 100 * float((found == held.labels).mean()),
-            "f1": 100 * float(f1_score(held.labels, found, average="macro", zero_division=0)),
-            "calibration_error": 100 * calibration_error(shares, held.labels), "seconds": seconds,
+            "n_test": len(held), "accuracy": 100 * float((found == truth).mean()),
+            "f1": 100 * float(f1_score(truth, found, average="macro", zero_division=0)),
+            "sure": shares.max(1).round(4).tolist(), "right": (found == truth).tolist(), "seconds": seconds,
             "steps": classifier.n_iter_, "calibrated": classifier.temperature_ is not None}
 
 
@@ -108,12 +126,14 @@ def _fit(texts: Split, names: tuple[str, ...], task: tuple, settings: dict) -> d
 
 def summary(fits: pd.DataFrame) -> pd.DataFrame:
     """A row a method, the simplest first: means over the folds, and ``behind``, its difference to the best one."""
-    accuracy = fits.pivot(index=["repeat", "fold"], columns="method", values="accuracy")
+    order = [*fits.method.unique()]
+    accuracy = fits.pivot(index=["repeat", "fold"], columns="method", values="accuracy")[order]
     best, share = accuracy.mean().idxmax(), (fits.n_test / fits.n_train).mean()
     return pd.DataFrame([{
         "method": name, "title": mine.title.iloc[0], "accuracy": mine.accuracy.mean(),
         "error": corrected(mine.accuracy, share).spread, "f1": mine.f1.mean(),
-        "calibration_error": mine.calibration_error.mean(), "seconds": mine.seconds.mean(), "fits": len(mine),
+        "calibration_error": 100 * calibration_error(np.concatenate([*mine.sure]), np.concatenate([*mine.right])),
+        "calibrated": mine.calibrated.mean(), "seconds": mine.seconds.mean(), "fits": len(mine),
         "behind": None if name == best else corrected(accuracy[name] - accuracy[best], share)}
         for name, mine in fits.groupby("method", sort=False)])
 
@@ -124,11 +144,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "method": table.title, "accuracy (%)": numbers(table.accuracy, table.error),
         "to the best": ["best" if gap is None else gap.text() for gap in table.behind],
         "macro F1 (%)": numbers(table.f1), "calibration error (%)": numbers(table.calibration_error),
+        "calibrated": ["all" if share == 1 else f"{share:.0%} of fits" for share in table.calibrated],
         "seconds a fit": numbers(table.seconds), "fits": table.fits})
 
 
 def recommendation(table: pd.DataFrame) -> str:
-    """The simplest method within a standard error of the best (Breiman et al. 1984), in a few sentences."""
+    """The simplest method within a standard error of the best, in a few sentences.
+
+    After Breiman et al.'s (1984) rule, but with the corrected standard error of the paired difference. Simpler is what
+    was named before.
+    """
     best = table[[gap is None for gap in table.behind]].iloc[0]
     chosen = next(row for row in table.itertuples() if row.behind is None or row.behind.mean >= -row.behind.spread)
     simpler = ", ".join(f"{row.title} {row.behind.text()}" for row in table.itertuples() if row.Index < chosen.Index)
@@ -145,7 +170,7 @@ def write(fits: pd.DataFrame, name: str, out: Path) -> list[Path]:
     """Keep the table and the figure: ``compare.csv``, ``compare.html``."""
     table, figure = summary(fits), charts.folds(fits, name)
     out.mkdir(parents=True, exist_ok=True)
-    fits.round(3).to_csv(out / "compare.csv", index=False)
+    fits.drop(columns=["sure", "right"]).round(3).to_csv(out / "compare.csv", index=False)
     note = ("Brackets: 95% intervals of the difference, by the t test for repeated cross-validation whose variance is "
             "corrected for folds that share sentences (Nadeau and Bengio 2003). ± : the standard error so corrected.")
     lead = f"<p>{html.escape(recommendation(table))}</p>{page.table_html(readable(table)).to_html()}<p>{note}</p>"

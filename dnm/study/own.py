@@ -1,14 +1,16 @@
 """What ``dnm fit``, ``dnm predict`` and ``dnm compare`` do: a classifier for one's own labelled texts."""
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from dnm.config import is_data_file
-from dnm.data.files import SPLITS, Table, read_splits, read_table, same
+from dnm.config import FILE_SUFFIXES, is_data_file
+from dnm.data.datasets import numbered
+from dnm.data.files import SPLITS, read_splits, read_table, same
 from dnm.data.splits import Split, split_pooled
 from dnm.errors import DnmError
 
@@ -19,37 +21,38 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def read(file: str, text: str = "", label: str = "", say=_to_stderr, **options) -> tuple[tuple[str, ...], Split, Split]:
-    """The classes, the sentences to learn from and those to test on, of a file (all to learn from) or a folder.
+def read(file: str, text: str = "", label: str = "", say=_to_stderr,
+         **options) -> tuple[tuple[str, ...], Split, Split, str]:
+    """The classes, the sentences to learn from and to test on (none, of a single file), and the texts' column.
 
     ``options`` are those of `dnm.data.files.read_table`; ``say`` is told what was found in the file.
     """
     if file != "-" and not Path(file).exists():
         raise DnmError(f"no such file or folder: {file}")
+    if Path(file).is_dir() and any(options.values()):
+        raise DnmError(f"{file} is a folder: separator, sheet and strict are for a single file")
     tables = (read_splits(Path(file), text, label) if Path(file).is_dir() else
               {"all": read_table(file, text, label, **options)})
     for table in tables.values():
         for note in table.notes:
             say(f"{table.file}: {note}")
-    names, learn, test = numbered(tables)
+    names, parts = numbered(Path(file), tables)
+    test, learn = parts.pop("test", Split([], np.array([], int))), joined(parts.values())
     if twice := len({*map(same, test.texts)} & {*map(same, learn.texts)}):
         say(f"{file}: {twice} test sentences are also among those to learn from")
-    return names, learn, test
+    return tuple(names), learn, test, next(iter(tables.values())).text
 
 
-def numbered(tables: dict[str, Table]) -> tuple[tuple[str, ...], Split, Split]:
-    """The classes of tables by the name of their split, the sentences to learn from and those to test on."""
-    names, numbers = np.unique([name for table in tables.values() for name in table.labels], return_inverse=True)
-    ends = np.cumsum([len(table.texts) for table in tables.values()])[:-1]
-    parts = {split: Split(table.texts, part)
-             for (split, table), part in zip(tables.items(), np.split(numbers, ends), strict=True)}
-    test, learn = parts.pop("test", Split([], np.array([], int))), [*parts.values()]
-    return tuple(map(str, names)), Split([text for part in learn for text in part.texts],
-                                         np.concatenate([part.labels for part in learn])), test
+def joined(parts: Iterable[Split]) -> Split:
+    """Sentences of several splits as one."""
+    parts = [*parts]
+    return Split([text for part in parts for text in part.texts], np.concatenate([part.labels for part in parts]))
 
 
 def set_aside(learn: Split, held: Split, share: float = 0.2) -> tuple[Split, Split]:
     """Sentences to learn from and to test on: ``share`` of them where none are ``held`` yet, if enough for a score."""
+    if not 0 <= share < 1:
+        raise DnmError(f"the share of sentences to test on must lie in [0, 1), got {share}")
     if held or (size := round(share * len(learn))) < LEAST:
         return learn, held
     try:
@@ -61,7 +64,7 @@ def set_aside(learn: Split, held: Split, share: float = 0.2) -> tuple[Split, Spl
 def score(classifier, names: tuple[str, ...], held: Split) -> str:
     """Test accuracy with its interval, beside that of the most frequent class; or why there is none."""
     if not held:
-        return f"no test: too few sentences to set {LEAST} aside; `dnm compare` scores by cross-validation"
+        return f"no test: fewer than {LEAST} sentences were set aside; `dnm compare` scores by cross-validation"
     right = int((classifier.predict(held.texts) == np.array(names)[held.labels]).sum())
     return (f"test accuracy {interval(right, len(held))}; always saying the most frequent class would give "
             f"{np.bincount(held.labels).max() / len(held):.1%}")
@@ -70,7 +73,7 @@ def score(classifier, names: tuple[str, ...], held: Split) -> str:
 def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, test: float,
         **settings) -> None:
     """Train a classifier on a table of texts and labels, score it on sentences set aside, and keep it."""
-    names, learn, held = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
+    names, learn, held, column = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
     from sklearn.metrics import classification_report
 
     from dnm.classify.estimator import DNMClassifier
@@ -80,14 +83,17 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
     with _bar("training") as show:
         classifier.fit(learn.texts, [names[y] for y in learn.labels],
                        on_progress=lambda run: show(run.step, run.config.steps, _newest(run)))
-    print(f"{len(learn)} sentences to learn from{_parts(classifier.counts_)}, {len(held)} to test; classes: "
-          f"{', '.join(names)}")
+    use = "choose when to stop" if classifier.config_.row.fine_tunes else "were set aside at first, to calibrate"
+    some = classifier.counts_["validation"]
+    print(f"{len(learn)} sentences to learn from{f' ({some} of them {use})' * bool(some)}, {len(held)} to test; "
+          f"classes: {', '.join(names)}")
     about, told = {"Data": Path(file).name if file != "-" else "standard input"}, score(classifier, names, held)
     print(told)
     if held:
         about["Test"] = told
         truth = [names[y] for y in held.labels]
         print(classification_report(truth, classifier.predict(held.texts), zero_division=0, digits=2))
+    classifier.text_column_ = column
     classifier.save(out, about)
     print(f'model: {out}  (dnm predict {out} "a sentence", or a file with --out predicted.csv)')
 
@@ -107,9 +113,13 @@ def predict(model: str, texts: list[str], runs: str | None, out: Path | None, te
     from dnm.runs.store import RunStore
 
     folder = RunStore.open(runs).find(model, ".model")
+    if len(texts) > 1 and (files := [text for text in texts if os.path.exists(text)]):
+        raise DnmError(f"{files[0]} is a file: name one file at a time, or sentences")
     file = texts[0] if len(texts) == 1 and (texts[0] == "-" or is_data_file(Path(texts[0]))) else None
     if file and file != "-" and not Path(file).is_file():
         raise DnmError(f"no such file: {file}")
+    if not file and os.path.exists(texts[0]):
+        raise DnmError(f"cannot read {texts[0]}: use one of {', '.join(FILE_SUFFIXES)}")
     if not file and out:
         raise DnmError("--out is for the predictions of a file: give one file instead of sentences")
     classifier = DNMClassifier.load(folder)
@@ -144,7 +154,7 @@ def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: s
 def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, folds: int,
             repeats: int, workers: int | None, methods: list[str], **settings) -> None:
     """Which method suits one's own texts: repeated cross-validation, a table, a figure and a recommendation."""
-    names, learn, held = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
+    names, learn, held, _ = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
     from dnm.study import compare as study
 
     if held:
@@ -155,10 +165,6 @@ def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: 
     table = study.summary(fits)
     print(study.readable(table).to_string(index=False), study.recommendation(table), sep="\n\n")
     print(*study.write(fits, Path(file).name, out), sep="\n")
-
-
-def _parts(counts: dict[str, int]) -> str:
-    return f" ({counts['validation']} of them choose when to stop)" if counts.get(SPLITS[1]) else ""
 
 
 def _newest(run) -> str:
