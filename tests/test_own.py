@@ -258,7 +258,7 @@ def test_the_command_prints_table_and_recommendation_and_keeps_a_page(corpus, ti
     assert main(["compare", str(name), "--methods", "logreg", "plain", "--folds", "2", "--repeats", "1", "--jobs", "1", "--out",
                  str(tmp_path / "o"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
     told = capsys.readouterr().out
-    assert "Recommendation: " in told and "seconds a fit" in told and "to the best" in told
+    assert "Recommendation: " in told and "calibration error" in told and "to the best" in told
     page = (tmp_path / "o" / "compare.html").read_text()
     assert "&lt;b&gt;texts.csv" in page and "<b>texts" not in page and "Nadeau" in page
     assert len(pd.read_csv(tmp_path / "o" / "compare.csv")) == 4
@@ -365,8 +365,29 @@ def test_several_files_are_no_sentences(model, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("labels", "told"), [
-    (["a", *["b"] * 11], "a fold leaves only class 'b' to learn from"), (["a", "b", "c"], "too few to compare on")])
+    (["a", *["b"] * 11], "a fold leaves only class 'b' to learn from"), (["a", "a", "b", "b"], "at most 2 of a class: take 2 to 2 folds")])
 def test_a_table_too_small_to_compare_on_is_told_before_anything_is_trained(tiny_models, tmp_path, capsys, labels, told):
     pd.DataFrame({"text": [f"sentence {n}" for n in range(len(labels))], "label": labels}).to_csv(tmp_path / "a.csv", index=False)
     assert main(["compare", str(tmp_path / "a.csv"), "--out", str(tmp_path / "o"), "--encoder", str(tiny_models["bert"])]) == 2
     assert told in capsys.readouterr().err and not [*tmp_path.glob("o/*.json")]
+
+
+@pytest.mark.parametrize(("columns", "options", "told"), [
+    (["shop", "kind"], [], "'shop', 'kind' could each be the column of the classes; say which (--label)"),
+    (["number"], ["--label", "number"], "40 classes among 40 rows: a running number?")])
+def test_columns_that_are_not_sure_to_be_the_classes_are_refused(corpus, tmp_path, capsys, columns, options, told):
+    made = {"shop": ["north", "south"] * 20, "kind": ["praise", "question", "complaint", "praise"] * 10, "number": range(40)}
+    pd.DataFrame({"remark": corpus[0][:40]} | {name: made[name] for name in columns}).to_csv(tmp_path / "a.csv", index=False)
+    assert main(["fit", str(tmp_path / "a.csv"), *options]) == 2 and told in capsys.readouterr().err
+
+
+def test_a_label_typed_in_two_ways_is_one_class_and_that_is_said(corpus, tiny_models, tmp_path, capsys):
+    labels = [name.upper() if n == 7 else f" {name}" if n == 9 else name for n, name in enumerate(corpus[1])]
+    pd.DataFrame({"text": corpus[0], "label": labels}).to_csv(tmp_path / "a.csv", index=False)
+    assert main(["fit", str(tmp_path / "a.csv"), "--out", str(tmp_path / "m"), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 0
+    told = capsys.readouterr()
+    assert f"{labels[7]!r} was read as {corpus[1][7]!r} (1 rows)" in told.err and "are two classes" not in told.err
+    assert "classes: disappointed, pleased" in told.out
+    assert main(["fit", str(tmp_path / "a.csv"), "--out", str(tmp_path), "--encoder", str(tiny_models["bert"]), *AS_OPTIONS]) == 2
+    told = capsys.readouterr()
+    assert "holds other things than a model of dnm" in told.err and "sentences to learn from" not in told.out  # before training

@@ -200,7 +200,7 @@ def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown == "['pleased' 'disappointed']\n"  # as a person would say it, too
-    assert (tmp_path / "my-model" / "head.safetensors").exists()
+    assert (tmp_path / "notes-model" / "head.safetensors").exists()
 
 
 def test_a_folder_named_like_the_package_does_not_hide_it(tmp_path):

@@ -62,20 +62,25 @@ def save(classifier, folder: Path, about: dict) -> None:
     save_tensors(folder / HEAD, tensors, {})
 
 
-def _clear(folder: Path) -> None:
-    """Empty a folder of the model that it holds; what holds anything else is not touched."""
+def taken(folder: Path) -> bool:
+    """Whether a folder holds a model of ours; a `DnmError` where it holds anything else."""
     try:
         if not folder.exists() or not any(folder.iterdir()):
-            return
-        with suppress(OSError, ValueError):
+            return False
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             if json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "dnm":
-                for file in (*folder.iterdir(), *(folder / "encoder").glob("*")):
-                    if file.is_file() and file.suffix in (".safetensors", ".json", ".txt", ".model", ".md"):
-                        file.unlink()
-                return
+                return True
     except OSError as error:
         raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
     raise DnmError(f"{folder} holds other things than a model of dnm; name a new folder")
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder of the model that it holds; what holds anything else is not touched."""
+    for file in (*folder.iterdir(), *(folder / "encoder").glob("*")) if taken(folder) else ():
+        if file.is_file() and file.suffix in (".safetensors", ".json", ".txt", ".model", ".md"):
+            with mendable(f"cannot write to {folder}: {{}}; name another folder"):
+                file.unlink()
 
 
 def encoder_weights(encoder) -> dict[str, Tensor]:

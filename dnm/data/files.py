@@ -19,7 +19,8 @@ from dnm.errors import DnmError, unknown
 
 SPLITS = ("train", "validation", "test")
 NAMES = dict(train=("train",), validation=("validation", "valid", "dev", "val"), test=("test",), all=("all",))
-USUAL = {"text": ("text", "sentence", "review"), "label": ("label", "class", "target", "y")}
+USUAL = {"text": ("text", "sentence", "review"),
+         "label": ("label", "class", "target", "y", "category", "sentiment", "intent", "kategorie", "klasse")}
 MISSING_WORDS = ("nan", "na", "n/a", "#n/a", "none", "null", "<na>")  # as programs write a missing value
 MANY = 100  # different fractions: no classes
 
@@ -84,8 +85,8 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
         label, guessed = _chosen(source, rest, "label", label_column, like)
     if guessed_text or guessed:
         others = ", ".join(name for name in columns if name not in (text, label)) or "none"
-        source.notes.append(f"reads {text!r} as text" + (f" and {label!r} as label" if labelled else "") +
-                            f" (guessed; other columns: {others})")
+        also = f" and {label!r} as label" if labelled and not label_column else ""
+        source.notes.append(f"reads {text!r} as text{also} (guessed; other columns: {others})")
     at, found = [n for n, _ in rows], {"text": _values(source, rows, text, "text")}
     if labelled:
         found["label"] = _values(source, rows, label, "label")
@@ -160,7 +161,7 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | 
                  if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
     if not merit:
         raise DnmError(f"{source.name}: no {kind} column; the file needs a text and a label column" +
-                       "".join(f" ({note})" for note in source.notes if "one column" in note))
+                       "".join(f" ({note})" for note in source.notes if "one column" in note or "sheet" in note))
     best = [name for name in merit if merit[name] == max(merit.values())]
     if len(best) > 1:
         raise _undecided(source, kind, best)

@@ -29,7 +29,7 @@ from dnm.disk import write_atomically
 from dnm.errors import DnmError
 from dnm.methods import METHODS, get_method
 from dnm.plots import charts, page
-from dnm.plots.look import numbers
+from dnm.plots.look import number, numbers
 from dnm.runs.progress import duration
 from dnm.study.statistics import calibration_error, corrected
 
@@ -143,9 +143,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
         "method": table.title, "accuracy (%)": numbers(table.accuracy, table.error),
         "to the best": ["best" if gap is None else gap.text() for gap in table.behind],
-        "macro F1 (%)": numbers(table.f1), "calibration error (%)": numbers(table.calibration_error),
-        "calibrated": ["all" if share == 1 else f"{share:.0%} of fits" for share in table.calibrated],
-        "seconds a fit": numbers(table.seconds), "fits": table.fits})
+        "macro F1 (%)": numbers(table.f1), "seconds": numbers(table.seconds),
+        "calibration error (%)": [number(error) + "*" * (share < 1) for error, share in
+                                  zip(table.calibration_error, table.calibrated, strict=True)]})
 
 
 def recommendation(table: pd.DataFrame) -> str:
@@ -166,14 +166,18 @@ def recommendation(table: pd.DataFrame) -> str:
             f"folds), and is simpler{cost if 2 * chosen.seconds < best.seconds else ''}.{behind}")
 
 
-def write(fits: pd.DataFrame, name: str, out: Path) -> list[Path]:
-    """Keep the table and the figure: ``compare.csv``, ``compare.html``."""
+def write(fits: pd.DataFrame, name: str, about: str, out: Path) -> list[Path]:
+    """Keep the table and the figure, ``compare.csv`` and ``compare.html``; ``about`` says what was compared."""
     table, figure = summary(fits), charts.folds(fits, name)
     out.mkdir(parents=True, exist_ok=True)
     fits.drop(columns=["sure", "right"]).round(3).to_csv(out / "compare.csv", index=False)
-    note = ("Brackets: 95% intervals of the difference, by the t test for repeated cross-validation whose variance is "
-            "corrected for folds that share sentences (Nadeau and Bengio 2003). ± : the standard error so corrected.")
-    lead = f"<p>{html.escape(recommendation(table))}</p>{page.table_html(readable(table)).to_html()}<p>{note}</p>"
+    note = (f"{table.fits.min()} fits of each, on a fold set aside. To the best: difference in points with its 95% "
+            "interval, by the t test for repeated cross-validation (Nadeau and Bengio 2003), as folds share "
+            "sentences; ± is the standard error so corrected. Macro F1 counts every class alike, however rare. "
+            "Calibration error: how far probabilities are from how often they are right; *: with too few sentences to "
+            "calibrate. Seconds: of one fit.")
+    lead = (f"<p>{html.escape(about)}</p><p>{html.escape(recommendation(table))}</p>"
+            f"{page.table_html(readable(table)).to_html()}<p>{note}</p>")
     content = page.page(f"Which method for {name}?", lead, {"figure": ("accuracy", page.figure_html(figure))})
     write_atomically(out / "compare.html", content.encode())
     return [out / "compare.csv", out / "compare.html"]

@@ -2,15 +2,17 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dnm.config import FILE_SUFFIXES, is_data_file
 from dnm.data.datasets import numbered
-from dnm.data.files import SPLITS, read_splits, read_table, same
+from dnm.data.files import SPLITS, USUAL, Table, read_splits, read_table, same
 from dnm.data.splits import Split, split_pooled
 from dnm.errors import DnmError
 
@@ -33,14 +35,40 @@ def read(file: str, text: str = "", label: str = "", say=_to_stderr,
         raise DnmError(f"{file} is a folder: separator, sheet and strict are for a single file")
     tables = (read_splits(Path(file), text, label) if Path(file).is_dir() else
               {"all": read_table(file, text, label, **options)})
-    for table in tables.values():
+    for name, table in tables.items():
+        _sure(table, label)
+        tables[name] = table = _one_spelling(table)
         for note in table.notes:
-            say(f"{table.file}: {note}")
+            say(f"{table.file}: {note}" + "; --text and --label name others" * ("(guessed; other columns" in note))
     names, parts = numbered(Path(file), tables)
+    if 2 * len(names) > sum(map(len, parts.values())):
+        raise DnmError(f"{len(names)} classes among {sum(map(len, parts.values()))} rows: a running number? Name the "
+                       "column of the classes (--label)")
     test, learn = parts.pop("test", Split([], np.array([], int))), joined(parts.values())
     if twice := len({*map(same, test.texts)} & {*map(same, learn.texts)}):
         say(f"{file}: {twice} test sentences are also among those to learn from")
     return tuple(names), learn, test, next(iter(tables.values())).text
+
+
+def _sure(table: Table, asked: str) -> None:
+    """Refuse to guess where several columns look like classes: a model of the wrong one would be in vain."""
+    could = [name for name, values in table.columns.items()
+             if name != table.text and 1 < len({*map(str, values)} - {"None"}) <= max(2, len(table.texts) / 10)]
+    if not asked and table.label.strip().casefold() not in USUAL["label"] and len(could) > 1:
+        raise DnmError(f"{table.file}: {', '.join(map(repr, could))} could each be the column of the classes; say "
+                       "which (--label)")
+
+
+def _one_spelling(table: Table) -> Table:
+    """Labels that only capitals or blanks tell apart become one, in its most frequent spelling."""
+    spellings = {}
+    for name, _ in Counter(table.labels).most_common():
+        spellings.setdefault(same(name), name)
+    labels = [spellings[same(name)] for name in table.labels]
+    read = [f"{name!r} was read as {spellings[same(name)]!r} ({count} rows)"
+            for name, count in Counter(table.labels).items() if name != spellings[same(name)]]
+    notes = [note for note in table.notes if not (read and "only capitals or blanks" in note)]
+    return replace(table, labels=labels, notes=notes + read)
 
 
 def joined(parts: Iterable[Split]) -> Split:
@@ -66,8 +94,9 @@ def score(classifier, names: tuple[str, ...], held: Split) -> str:
     if not held:
         return f"no test: fewer than {LEAST} sentences were set aside; `dnm compare` scores by cross-validation"
     right = int((classifier.predict(held.texts) == np.array(names)[held.labels]).sum())
+    usual = np.bincount(held.labels).max() / len(held)
     return (f"test accuracy {interval(right, len(held))}; always saying the most frequent class would give "
-            f"{np.bincount(held.labels).max() / len(held):.1%}")
+            f"{usual:.1%}" + ": nothing was learned; are these the right columns?" * bool(right <= usual * len(held)))
 
 
 def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, test: float,
@@ -76,7 +105,11 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
     names, learn, held, column = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
     from sklearn.metrics import classification_report
 
+    from dnm.classify import saved
     from dnm.classify.estimator import DNMClassifier
+
+    if saved.taken(out):
+        print(f"{out}: the model there will be replaced", file=sys.stderr)
 
     learn, held = set_aside(learn, held, test)
     classifier = DNMClassifier(**settings)
@@ -125,8 +158,8 @@ def predict(model: str, texts: list[str], runs: str | None, out: Path | None, te
     classifier = DNMClassifier.load(folder)
     if file:
         return _predict_file(classifier, folder, file, out, text, separator, sheet)
-    kind = ("probability" if classifier.temperature_ else "cosine" if classifier.config_.row.embeds_labels else "logit")
-    values = classifier.predict_proba(texts) if classifier.temperature_ else classifier.scores(texts)
+    kind = "probability" if classifier.temperature_ else "probability, not calibrated"
+    values = classifier.predict_proba(texts)
     for text, scores in zip(texts, values, strict=True):
         ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
@@ -154,7 +187,7 @@ def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: s
 def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, folds: int,
             repeats: int, workers: int | None, methods: list[str], **settings) -> None:
     """Which method suits one's own texts: repeated cross-validation, a table, a figure and a recommendation."""
-    names, learn, held, _ = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
+    names, learn, held, column = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
     from dnm.study import compare as study
 
     if held:
@@ -164,7 +197,9 @@ def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: 
                                     **settings)
     table = study.summary(fits)
     print(study.readable(table).to_string(index=False), study.recommendation(table), sep="\n\n")
-    print(*study.write(fits, Path(file).name, out), sep="\n")
+    counts = ", ".join(f"{n} {name}" for name, n in zip(names, np.bincount(learn.labels), strict=True))
+    about = f"{Path(file).name}: {len(learn)} sentences of column {column!r}; classes: {counts}"
+    print(*study.write(fits, Path(file).name, about, out), sep="\n")
 
 
 def _newest(run) -> str:
