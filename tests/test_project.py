@@ -204,7 +204,7 @@ def test_the_house_stays_small():
     assert lines(*root) <= 1900
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 800
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
-    assert lines(*own) <= 2250
+    assert lines(*own) <= 2260
     assert lines(*{*FILES} - {*own}) <= 6080  # 5,600 is wanted
 
 
