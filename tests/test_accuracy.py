@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dnm.bench import accuracy
+from dnm.classify.estimator import PATIENCE, steps_for
 from dnm.cli import main, parser
 from dnm.data.datasets import limited, load_dataset
 from dnm.errors import DnmError
@@ -200,3 +202,35 @@ def test_setfit_starts_from_the_encoder_of_all(tiny_models, monkeypatch):
     np.testing.assert_allclose(models[0].model_body.encode(texts), states(texts), atol=1e-5)
     expected = LogisticRegression().fit(states(train.texts), train.labels).predict_proba(states(texts))
     np.testing.assert_allclose(ask(texts)[0], expected, atol=1e-3)
+
+
+# ---------------------------------------------------------------- what is written down
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "data" / "report" / "classifier.md"
+
+
+def test_the_page_is_that_of_the_kept_fits():
+    for name in ("bench-accuracy", "bench-accuracy-64"):
+        kept = json.loads((ROOT / "data" / "results" / f"{name}.json").read_text())
+        fits = pd.DataFrame(kept["fits"]).replace({"system": {"setfit-r20": "setfit"}})  # asked for as such
+        tables = accuracy.told(fits).replace("## ", "### ").split("### Who is best")[0]
+        assert tables in PAGE.read_text() and f"`{kept['command']}`" in PAGE.read_text()
+
+
+def test_the_table_of_steps_is_what_the_rule_would_have_kept():
+    """The rule of `dnm.classify.estimator` told anew over the kept curves of 300 steps."""
+    runs = json.loads((ROOT / "data" / "results" / "choices" / "steps.json").read_text())["runs"]
+    curves = {}
+    for run in runs:
+        curves.setdefault(run["config"]["n_train"], []).append([(row["step"], 100 * row["validation_accuracy"], row["validation_loss"]) for row in run["history"]])
+    for n, found in curves.items():
+        kept = []
+        for curve in found:
+            seen = [row for row in curve if row[0] <= min(600, 100 + n // 4)]
+            better = [i for i, (_, right, loss) in enumerate(seen) if i == 0 or right > max(r[1] for r in seen[:i]) or loss < min(r[2] for r in seen[:i])]
+            stop = next((i for i in range(len(seen)) if i - max(b for b in better if b <= i) >= 5), len(seen) - 1)
+            kept.append(max(right for _, right, _ in seen[:stop + 1]))
+        means = [np.mean(kept), np.mean([max(r[1] for r in c) for c in found]), np.mean([c[-1][1] for c in found])]
+        assert f"| {n} | {min(600, 100 + n // 4)} | {len(found)} | " + " | ".join(f"{m:.1f}" for m in means) + " |" in PAGE.read_text(), (n, means)
+    assert steps_for(64) == 116 and PATIENCE == 5 and steps_for(10**6) == 600
