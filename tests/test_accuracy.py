@@ -207,7 +207,7 @@ def test_setfit_starts_from_the_encoder_of_all(tiny_models, monkeypatch):
 # ---------------------------------------------------------------- what is written down
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "data" / "report" / "classifier.md"
+PAGE = ROOT / "data" / "report" / "own-texts.md"
 
 
 def test_the_page_is_that_of_the_kept_fits():

@@ -30,7 +30,7 @@ USUAL_TEMPERATURE = {"cosine": 0.1, "cross-entropy": 1.0}  # where there are few
 
 
 def steps_for(n: int) -> int:
-    """At most so many steps for ``n`` sentences: measured, see ``data/report/classifier.md``."""
+    """At most so many steps for ``n`` sentences: measured, see ``data/report/own-texts.md``."""
     return min(600, 100 + n // 4)
 
 
