@@ -109,9 +109,8 @@ def parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="which method suits a table of your own, by cross-validation")
     _table(compare)
-    compare.add_argument("--methods", nargs="+", default=["logreg", "plain", "label-embedding", "senmixup", "dnm"],
-                         metavar="METHOD", help="rows of `dnm list`, the simplest first (default: logreg plain "
-                         "label-embedding senmixup dnm)")
+    compare.add_argument("--methods", nargs="+", metavar="METHOD", help="rows of `dnm list`, the simplest first "
+                         "(default: logreg plain label-embedding senmixup dnm)")
     compare.add_argument("--folds", type=_count, default=5, help="parts of the table, each once set aside (default: 5)")
     compare.add_argument("--repeats", type=_count, default=2, help="times that the parts are drawn anew (default: 2)")
     compare.add_argument("--jobs", type=_count, dest="workers", help="processes (default: one a core)")

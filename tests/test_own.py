@@ -280,6 +280,18 @@ def test_pasted_rows_are_read_trained_on_and_tried(corpus, tiny_models):
     assert widget.start.disabled
     widget.pasted.value = "Remark\tVerdict\tNo\n" + "".join(f"{text}\t{name}\t{n % 3}\n" for n, (text, name) in enumerate(zip(*corpus, strict=True)))
     assert "reads &#x27;Remark&#x27; as text and &#x27;Verdict&#x27; as label" in widget.said.value and not widget.start.disabled
+    typed = widget.pasted.value
+    widget.pasted.value = typed.replace("\tpleased\t", "\tPLEASED\t", 1)  # a label typed in two ways
+    assert "could equally be the label column" in widget.said.value and widget.start.disabled  # three classes each
+    widget.columns["label"].value = "No"
+    widget.columns["label"].value = "Verdict"
+    assert "was read as &#x27;pleased&#x27; (1 rows)" in widget.said.value and {*widget.table.labels} == {"pleased", "disappointed"}
+    fresh = table.table_training()
+    fresh.pasted.value = widget.pasted.value
+    assert fresh.columns["label"].options == ("Remark", "Verdict", "No") and fresh.start.disabled
+    fresh.columns["text"].value, fresh.columns["label"].value = "Remark", "Verdict"
+    assert not fresh.start.disabled and fresh.table.label == "Verdict"
+    widget.pasted.value = typed
     widget.columns["label"].value = "No"
     assert "40 0, 40 1, 40 2" in widget.said.value
     widget.columns["label"].value = "Verdict"
@@ -373,7 +385,7 @@ def test_a_table_too_small_to_compare_on_is_told_before_anything_is_trained(tiny
 
 
 @pytest.mark.parametrize(("columns", "options", "told"), [
-    (["shop", "kind"], [], "'shop', 'kind' could each be the column of the classes; say which (--label)"),
+    (["shop", "kind"], [], "'shop', 'kind' could each be the column of the classes; say which (--label, label_column)"),
     (["number"], ["--label", "number"], "40 classes among 40 rows: a running number?")])
 def test_columns_that_are_not_sure_to_be_the_classes_are_refused(corpus, tmp_path, capsys, columns, options, told):
     made = {"shop": ["north", "south"] * 20, "kind": ["praise", "question", "complaint", "praise"] * 10, "number": range(40)}

@@ -13,6 +13,7 @@ from dnm.classify.estimator import DNMClassifier
 from dnm.config import FILE_SUFFIXES
 from dnm.data.datasets import numbered
 from dnm.data.files import Table, read_table
+from dnm.data.formats import opened
 from dnm.errors import DnmError, reason
 from dnm.notebook.widgets import WIDE, WIDTH, Explorer, sentence_box
 from dnm.plots import drawings
@@ -58,14 +59,20 @@ class TableTraining(Explorer):
         """Read the rows once more, with the columns as ``chosen``, else guessed; say what was found."""
         if self.filling:
             return
-        names = [box.value or "" for box in self.columns.values()] if chosen else []
+        names, header = [box.value or "" for box in self.columns.values()] if chosen else [], []
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / self.given[0]
                 path.write_bytes(self.given[1])
-                self.table = table = read_table(path, *names)
+                header = opened(path).names
+                self.table = table = own.one_spelling(read_table(path, *names))
         except (DnmError, OSError) as error:
             self.table, self.said.value, self.start.disabled = None, html.escape(f"error: {reason(error)}"), True
+            self.filling = True
+            for box in self.columns.values():  # so that the columns can be chosen
+                if [*box.options] != header:
+                    box.options, box.value = header, None
+            self.filling = False
             return
         self.filling = True
         for box, name in zip(self.columns.values(), (table.text, table.label), strict=True):

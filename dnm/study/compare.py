@@ -107,7 +107,7 @@ def default_workers() -> int:
 def _fit(texts: Split, names: tuple[str, ...], task: tuple, settings: dict) -> dict:
     method, repeat, fold, learn, held = task
     learn, held, started = texts.take(learn), texts.take(held), time.perf_counter()
-    seed = settings.get("random_state", 0) + repeat
+    seed = (settings.get("random_state") or 0) + repeat
     classifier = DNMClassifier(method=method, **settings | {"random_state": seed})
     with warnings.catch_warnings():  # of too few sentences to calibrate, in every fit; the table says so
         warnings.simplefilter("ignore")

@@ -37,13 +37,13 @@ def read(file: str, text: str = "", label: str = "", say=_to_stderr,
               {"all": read_table(file, text, label, **options)})
     for name, table in tables.items():
         _sure(table, label)
-        tables[name] = table = _one_spelling(table)
+        tables[name] = table = one_spelling(table)
         for note in table.notes:
             say(f"{table.file}: {note}" + "; --text and --label name others" * ("(guessed; other columns" in note))
     names, parts = numbered(Path(file), tables)
     if 2 * len(names) > sum(map(len, parts.values())):
         raise DnmError(f"{len(names)} classes among {sum(map(len, parts.values()))} rows: a running number? Name the "
-                       "column of the classes (--label)")
+                       "column of the classes (--label, label_column)")
     test, learn = parts.pop("test", Split([], np.array([], int))), joined(parts.values())
     if twice := len({*map(same, test.texts)} & {*map(same, learn.texts)}):
         say(f"{file}: {twice} test sentences are also among those to learn from")
@@ -56,10 +56,10 @@ def _sure(table: Table, asked: str) -> None:
              if name != table.text and 1 < len({*map(str, values)} - {"None"}) <= max(2, len(table.texts) / 10)]
     if not asked and table.label.strip().casefold() not in USUAL["label"] and len(could) > 1:
         raise DnmError(f"{table.file}: {', '.join(map(repr, could))} could each be the column of the classes; say "
-                       "which (--label)")
+                       "which (--label, label_column)")
 
 
-def _one_spelling(table: Table) -> Table:
+def one_spelling(table: Table) -> Table:
     """Labels that only capitals or blanks tell apart become one, in its most frequent spelling."""
     spellings = {}
     for name, _ in Counter(table.labels).most_common():
@@ -109,8 +109,7 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
     from dnm.classify.estimator import DNMClassifier
 
     if saved.taken(out):
-        print(f"{out}: the model there will be replaced", file=sys.stderr)
-
+        _to_stderr(f"{out}: the model there will be replaced")
     learn, held = set_aside(learn, held, test)
     classifier = DNMClassifier(**settings)
     with _bar("training") as show:
@@ -141,7 +140,7 @@ def interval(right: int, n: int) -> str:
 
 def predict(model: str, texts: list[str], runs: str | None, out: Path | None, text: str, separator: str,
             sheet: str) -> None:
-    """Print the class of each text with its probability or score; of a file, write the predictions to another."""
+    """Print the class of each text with the probabilities of all; of a file, write the predictions to another."""
     from dnm.classify.estimator import DNMClassifier
     from dnm.runs.store import RunStore
 
@@ -185,7 +184,7 @@ def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: s
 
 
 def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: str, strict: bool, folds: int,
-            repeats: int, workers: int | None, methods: list[str], **settings) -> None:
+            repeats: int, workers: int | None, methods: list[str] | None, **settings) -> None:
     """Which method suits one's own texts: repeated cross-validation, a table, a figure and a recommendation."""
     names, learn, held, column = read(file, text, label, separator=separator, sheet=sheet, strict=strict)
     from dnm.study import compare as study
@@ -193,8 +192,8 @@ def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: 
     if held:
         _to_stderr(f"{len(held)} test sentences are left for `dnm fit`")
     with _bar("training") as show:
-        fits = study.cross_validate(learn, names, methods, folds, repeats, out, workers=workers, on_fit=show,
-                                    **settings)
+        fits = study.cross_validate(learn, names, methods or study.CANDIDATES, folds, repeats, out, workers=workers,
+                                    on_fit=show, **settings)
     table = study.summary(fits)
     print(study.readable(table).to_string(index=False), study.recommendation(table), sep="\n\n")
     counts = ", ".join(f"{n} {name}" for name, n in zip(names, np.bincount(learn.labels), strict=True))
