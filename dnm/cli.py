@@ -30,7 +30,7 @@ lies in the project's folder: {root}
 ($DNM_HOME, else the checkout, else where you are): runs/ for runs and all that is made of them, data/ for data sets.
 A run there and its model can be named by the run's hash, or its first digits, four at least.
 """
-_SETTINGS = [name for name in RunConfig().to_dict() if name not in ("method", "seed", "profile")]
+_SETTINGS = [name for name in vars(RunConfig()) if name not in ("method", "seed", "profile")]
 _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
 
 

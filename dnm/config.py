@@ -18,6 +18,8 @@ from dnm.methods import Method, get_method
 DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
 FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xlsx")  # each also with .gz behind it
 METHOD_SETTINGS = ("k", "alpha", "original_weight")
+# Settings born after results were kept: left out of a run's hash and record while they have their default.
+LATER = ("synonyms", "translators")
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
 RESULT_FORMAT = 2  # of the records that runs leave
@@ -67,6 +69,8 @@ class RunConfig:
     text_column: str = ""  # column of one's own file that holds the sentences, guessed if empty
     label_column: str = ""  # column that holds the classes, guessed if empty
     word_vectors: str = ""  # text file of word vectors (GloVe's format) for cnn and lstm
+    synonyms: str = ""  # text file of synonyms for eda, a word, a tab and its synonyms a line
+    translators: str = ""  # two translation models for back-translation, there and back: folders or Hub ids, a comma
 
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":
@@ -79,7 +83,8 @@ class RunConfig:
         settings = {name: value for name, value in settings.items() if value is not None}
         method = get_method(settings.get("method", cls.method))
         encoder = settings.get("encoder", cls.encoder)
-        values = dict(profile=profile, k=method.k) | PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {})
+        own = {name: getattr(method, name) for name in METHOD_SETTINGS}
+        values = dict(profile=profile) | own | PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {})
         if encoder in SCRATCH and profile in FROM_SCRATCH_STEPS:
             values["steps"] = values["eval_every"] = FROM_SCRATCH_STEPS[profile]
         values |= settings
@@ -93,9 +98,12 @@ class RunConfig:
         if not method.selects or method.fixed_k:
             values["k"] = method.k
         if not method.draws_weights:
-            values["alpha"] = cls.alpha
+            values["alpha"] = method.alpha
         if method.level != "sentence":
-            values["original_weight"] = cls.original_weight
+            values["original_weight"] = method.original_weight
+        for name in LATER:
+            if not method.augment:
+                values[name] = getattr(cls, name)
         if values["dataset"] in DATASETS:  # columns are those of one's own files, which may stand beside it in a list
             values["text_column"], values["label_column"] = cls.text_column, cls.label_column
         config = cls(**values)
@@ -138,7 +146,9 @@ class RunConfig:
                 raise DnmError(text)
 
     def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        """Its settings; those born later only where they are not as they always were."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in LATER or value != getattr(RunConfig, name)}
 
     @property
     def hash(self) -> str:
@@ -161,14 +171,15 @@ class RunConfig:
 
     def _changed(self, apart_from: tuple[str, ...]) -> list[str]:
         usual = RunConfig.create(self.profile, method=self.method, encoder=self.encoder).to_dict()
-        return [f"{name}={Path(value).name if name == 'word_vectors' else value}"
-                for name, value in self.to_dict().items() if name not in apart_from and value != usual[name]]
+        return [f"{name}={Path(value).name if name in ('word_vectors', 'synonyms') else value}"
+                for name, value in self.to_dict().items() if name not in apart_from and value != usual.get(name)]
 
     def with_(self, **changes) -> "RunConfig":
-        """A validated copy with some settings changed (the method's own K follows the method)."""
-        values = self.to_dict() | changes
-        if "method" in changes and "k" not in changes:
-            values["k"] = get_method(changes["method"]).k
+        """A validated copy with some settings changed; K and what else was the method's own follow the method."""
+        values, row = self.to_dict() | changes, get_method(changes.get("method", self.method))
+        for name in set(METHOD_SETTINGS) - changes.keys():
+            if row != self.row and (name == "k" or values[name] == getattr(self.row, name)):
+                values[name] = getattr(row, name)
         return RunConfig.create(**values)
 
 

@@ -28,6 +28,10 @@ class Method:
     train_input_policy: bool = True
     train_label_policy: bool = True
     fixed_k: bool = False  # whether K is what the row is about, so that it cannot be set
+    alpha: float = 1.0  # of Beta(alpha, alpha), where weights are drawn
+    original_weight: float = 0.0  # of the unmixed sentences' loss
+    start: float = 0.0  # share of the steps before mixing begins
+    augment: str = ""  # what makes further versions of the training texts: eda, translation
 
     @property
     def selects(self) -> bool:
