@@ -1,6 +1,7 @@
 """What a step sees, as tensors, and how held-out sentences are laid out once for every evaluation."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +20,15 @@ class Inputs(NamedTuple):
     """All that the steps of a run need: W steps are stacked in front of every shape.
 
     ``ids`` ``[R, T]`` are word pieces in the rows of ``layout``, ``[2, R, T]`` (the sentences and their partners)
-    where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers.
+    where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers, ``pairs`` the
+    layout of sentences as long as the longer of themselves and their partners, where these meet within the encoder.
     """
 
     ids: Tensor
     layout: Layout
     labels: Tensor
-    draws: Draws
+    draws: Draws | None
+    pairs: Layout | tuple = ()
 
     def to(self, device) -> "Inputs":
         return tree_map(lambda tensor: tensor.to(device, non_blocking=True), self)
@@ -40,28 +43,43 @@ class Batches:
         self.method, self.matrix = config.row, (config.max_length, word_size)
         self.lengths = np.array([len(sentence) for sentence in sentences])
         self.size = min(config.batch_size, len(sentences))
-        self.per_epoch = len(sentences) // self.size
+        self.per_epoch, self.halves = len(sentences) // self.size, ()
 
     def __call__(self, step: int) -> np.ndarray:
-        """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out."""
+        """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out.
+
+        Where the sentences are parted into ``halves``, as many of each as the batch holds, each half with its epochs.
+        """
+        if self.halves:
+            sizes = (self.size // 2, self.size - self.size // 2)
+            return np.concatenate([self._part(half, step, size, name)
+                                   for name, half, size in zip(("low", "high"), self.halves, sizes, strict=True)])
         epoch, turn = divmod(step, self.per_epoch)
         if getattr(self, "epoch", None) != epoch:
             rng = np.random.default_rng(stream("batches", self.config.seed, epoch))
             self.epoch, self.order = epoch, rng.permutation(len(self.sentences))
         return self.order[turn * self.size:(turn + 1) * self.size]
 
+    def _part(self, half: np.ndarray, step: int, size: int, name: str) -> np.ndarray:
+        """The ``size`` of a half that step takes, as from a row of its permutations one behind the other."""
+        places = np.arange(step * size, (step + 1) * size)
+        orders = {epoch: np.random.default_rng(stream("batches", self.config.seed, name, epoch)).permutation(half)
+                  for epoch in np.unique(places // len(half)).tolist()}
+        return np.array([orders[place // len(half)][place % len(half)] for place in places.tolist()])
+
     def inputs(self, steps: Iterable[int], shape: tuple[int, int] = (0, 0)) -> Inputs:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
         key, index = self.config.seed, np.stack([self(step) for step in steps])
         draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
-        who = [index]
-        if self.method.mixes_words:
-            who.append(np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1))
-        lengths = np.maximum.reduce([self.lengths[one] for one in who])
-        layout = pack_alike(lengths, self.config.max_length, self.share_rows, shape)
-        ids = [layout.place([self.sentences[i] for i in one.flat]) for one in who]
+        partners = np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1)
+        own, longer = self.lengths[index], np.maximum(self.lengths[index], self.lengths[partners])
+        lay_out = partial(pack_alike, capacity=self.config.max_length, share_rows=self.share_rows, shape=shape)
+        layout = lay_out(longer if self.method.mixes_words else own)
+        ids = [layout.place([self.sentences[i] for i in one.flat])
+               for one in ([index, partners] if self.method.mixes_words else [index])]
         return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
-                      Draws(*map(torch.stack, zip(*draws, strict=True))))
+                      tree_map(lambda *tensors: torch.stack(tensors), *draws),
+                      lay_out(longer) if self.method.level == "layer" else ())
 
 
 class Encoded:

@@ -15,6 +15,7 @@ def save(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
     states = []
     for i, run in enumerate(runs):
         tensors |= {f"{i}/model/{name}": p for name, p in run.trained.items()} | {f"{i}/losses": run.losses}
+        tensors |= {f"{i}/memory/{name}": value for name, value in _kept(run).items()}
         best = dict(run.best) if run.best else None
         if best:
             tensors |= {f"{i}/best/{name}": value for name, value in best.pop("weights").items()}
@@ -35,6 +36,8 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
             with torch.no_grad():
                 for name, parameter in run.trained.items():
                     parameter.copy_(tensors[f"{i}/model/{name}"])
+                for name, value in _kept(run).items():
+                    value.copy_(tensors[f"{i}/memory/{name}"])
                 run.losses.copy_(tensors[f"{i}/losses"])
             run.step, run.history, run.seconds, run.failure = (
                 one[name] for name in ("step", "history", "seconds", "failure"))
@@ -49,6 +52,11 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
             for name in ("exp_avg", "exp_avg_sq") if i in moments else ():  # one run may be a stack of one
                 moments[i][name] = moments[i][name].view(p.shape)
         optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+
+
+def _kept(run) -> dict:
+    """What a run remembers and does not learn."""
+    return {name: value for name, value in run.memory.items() if name not in run.trained}
 
 
 def _identity(run) -> dict:

@@ -135,6 +135,7 @@ class RunConfig:
             f"a batch of one sentence has no partner to mix with: {row.name} needs batch_size of at least 2":
                 row.mixes and self.batch_size < 2,
             "logreg needs a pre-trained encoder; cnn and lstm start from nothing": own and not row.fine_tunes,
+            f"{row.name} mixes within a transformer; {self.encoder} has no such layers": own and row.level == "layer",
             f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use {' or '.join(poolings)}":
                 self.pooling not in poolings,
             f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own": self.word_vectors and not own,

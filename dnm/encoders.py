@@ -5,6 +5,7 @@ Taught in notebook 04.
 """
 
 import copy
+import math
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from dnm.config import RunConfig
 from dnm.data import hub
 from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model
 from dnm.errors import DnmError
+from dnm.mixing import mix
 from dnm.packing import NOTHING, Layout
 from dnm.words import Tokenizer, Words, word_vectors
 
@@ -42,9 +44,38 @@ class Transformer(nn.Module):
 
     def forward(self, embeddings: Tensor, layout: Layout) -> Tensor:
         """Hidden states ``[N, d]`` of word embeddings ``[R, T, e]``."""
-        with torch.autocast(embeddings.device.type, self.compute_dtype or torch.bfloat16,
-                            enabled=self.compute_dtype is not None and self.takes_bfloat16):
-            states = self._states(embeddings, layout).float().flatten(0, 1)
+        with self._precision(embeddings):
+            states = self._states(embeddings, layout)
+        return self._pooled(states, layout)
+
+    def mixed(self, embeddings: Tensor, layout: Layout, pairs: Layout, partners: Tensor, weight: Tensor,
+              depth: float) -> Tensor:
+        """Hidden states ``[N, d]`` of sentences mixed with ``partners`` ``[N]`` within the encoder, place by place.
+
+        Its lower layers, ``depth`` of all, see each sentence alone; the others the mixtures, in the layout ``pairs``.
+        What a shorter sentence lacks is zero. TMix (Chen et al. 2020).
+        """
+        model, layers = self.model, self.model.encoder.layer
+        at, lower, upper = math.ceil(depth * len(layers) - 1e-9), layout.attention_mask(), pairs.attention_mask()
+        with self._precision(embeddings):
+            states = model.embeddings(inputs_embeds=embeddings, position_ids=layout.position + self.start)
+            if hasattr(model, "embeddings_project"):  # ELECTRA's
+                states = model.embeddings_project(states)
+            for layer in layers[:at]:
+                states = layer(states, lower)
+            own = torch.arange(len(partners), device=partners.device)
+            states = mix(*(layout.moved(states, pairs, who) for who in (own, partners)), weight)
+            for layer in layers[at:]:
+                states = layer(states, upper)
+        return self._pooled(states, pairs)
+
+    def _precision(self, embeddings: Tensor) -> torch.autocast:
+        return torch.autocast(embeddings.device.type, self.compute_dtype or torch.bfloat16,
+                              enabled=self.compute_dtype is not None and self.takes_bfloat16)
+
+    def _pooled(self, states: Tensor, layout: Layout) -> Tensor:
+        """A state ``[N, d]`` of each sentence from those of its places ``[R, T, d]``."""
+        states = states.float().flatten(0, 1)
         if self.pooling == "cls":  # XLNet's comes last
             last = getattr(self.model.config, "summary_type", "") == "last"
             return states[layout.first + layout.lengths - 1 if last else layout.first]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dnm import mixing, selection
 from dnm.methods import Method
+from dnm.related import pairs
 
 
 def stream(*key) -> int:
@@ -24,13 +25,16 @@ def stream(*key) -> int:
 class Draws(NamedTuple):
     """The random numbers of one step: made outside the mixing functions, handed in.
 
-    ``weight``: lambda, or a matrix ``[L, e]``, ~ Beta(alpha, alpha); ``permutation`` ``[N]``; ``scores``
-    ``[N, N]`` for random partners.
+    ``weight``: lambda, or a matrix ``[L, e]``, ~ Beta(alpha, alpha), or weights ``[S, N]`` of S mixtures of the batch;
+    ``permutation`` ``[N]``; ``scores`` ``[N, N]`` for random partners; ``layer``, uniform in [0, 1). ``memory`` is no
+    random number, but what is remembered of the batch's sentences (`dnm.memory`).
     """
 
     weight: Tensor
     permutation: Tensor
     scores: Tensor
+    layer: Tensor = torch.zeros(())
+    memory: dict[str, Tensor] = {}
 
 
 def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tuple) -> Draws:
@@ -39,8 +43,10 @@ def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tup
     weight, permutation, scores = rng.beta(alpha, alpha), rng.permutation(n), rng.random((n, n))
     if method.inputs == "matrix":
         weight = rng.beta(alpha, alpha, matrix)
+    elif method.partners == "batch":
+        weight = pairs.BATCH_WEIGHTS[method.inputs](rng, n, alpha)
     return Draws(torch.as_tensor(weight, dtype=torch.float32), torch.from_numpy(permutation),
-                 torch.from_numpy(scores).float())
+                 torch.from_numpy(scores).float(), torch.tensor(rng.random(), dtype=torch.float32))
 
 
 # What a word of the table has to learn: a parameter's name and its first value.
@@ -100,25 +106,31 @@ class Head(nn.Module):
         k = selection.partners_each(hidden.shape[-2], self.k) if self.method.selects else self.k
         return selection.PARTNERS[self.method.partners](hidden, draws, k)
 
-    def input_weight(self, drawn: Tensor | None = None) -> Tensor:
-        """The mixing weight of the first of a pair: ``drawn``, or the learned one ``[d]`` after its softmax (Eq. 2)."""
-        return mixing.WEIGHTS[self.method.inputs](drawn, self.policy(self.method.inputs))
+    def input_weight(self, draws: Draws | None = None, partners: Tensor | None = None) -> Tensor | float:
+        """The mixing weight of the first of a pair: drawn, or the learned one ``[d]`` after its softmax (Eq. 2)."""
+        return mixing.WEIGHTS[self.method.inputs](draws, partners, self.policy(self.method.inputs))
 
     def label_weight(self, hidden: Tensor, partners: Tensor, weight: Tensor | None) -> Tensor:
         """The mixing weight of the first of a pair's labels: a number, or ``[N, P, d]`` (Eq. 3)."""
         labels = self.method.labels
         return mixing.LABEL_WEIGHTS[labels](hidden, partners, weight, self.policy(labels))
 
-    def loss(self, hidden: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``.
+    def loss(self, hidden: Tensor, labels: Tensor, draws: Draws | None, unmixed: Tensor | None = None) -> Tensor:
+        """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``; without draws nothing mixes.
 
-        For word-level methods ``hidden`` already encodes the mixed sentences.
+        Where the encoder has seen mixtures, ``hidden`` is theirs, and ``unmixed`` the sentences' own, if at hand.
         """
         method = self.method
-        if not method.mixes:
+        if not method.mixes or draws is None:
             return self.plain_loss(hidden, labels)
-        partners, weight = self.partners(hidden, draws), self.input_weight(draws.weight)
-        mixed = hidden.unsqueeze(-2) if method.mixes_words else mixing.mix_inputs(hidden, partners, weight)
+        if method.partners == "batch":
+            targets = draws.weight @ F.one_hot(labels, self.fc.out_features).to(hidden.dtype)
+            return pairs.soft_cross_entropy(self.fc(draws.weight @ hidden), targets, self.class_weight)
+        if "saliency" in draws.memory:
+            draws = draws._replace(memory=draws.memory | {"current": pairs.saliency(self.fc, hidden, labels)})
+        partners = self.partners(hidden, draws)
+        weight = self.input_weight(draws, partners)
+        mixed = hidden.unsqueeze(-2) if method.sees_mixed else mixing.mix_inputs(hidden, partners, weight)
         if method.embeds_labels:  # an embedding, as plain indexing adds up gradients in any order
             embedded = F.embedding(labels, self.label_embedding)
             first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
@@ -128,8 +140,8 @@ class Head(nn.Module):
             counts = counts[labels].unsqueeze(-1), counts[labels[partners]]
         label_weight = self.label_weight(hidden, partners, weight)
         loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, label_weight, counts)
-        if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
-            loss = loss + self.original_weight * self.plain_loss(hidden, labels)
+        if self.original_weight:  # only where the unmixed sentences are at hand
+            loss = loss + self.original_weight * self.plain_loss(hidden if unmixed is None else unmixed, labels)
         return loss
 
     forward = loss  # what `torch.func.functional_call` calls

@@ -18,11 +18,16 @@ class Method:
     name: str
     title: str
     source: str  # who proposed it, or the paper's table
-    level: str  # where mixing happens: none, word (embedding matrices), sentence (hidden states);
-    #             or frozen: no fine-tuning at all, logistic regression on frozen features
-    partners: str  # none; permutation (of the batch); one, random (1, 2K random others); nearest, farthest (K); both
-    inputs: str  # their weight: none; scalar (lambda); matrix (one a position and dimension); vector (learned; Eq. 2)
-    labels: str  # their weight: none; scalar (the same lambda); encoding (of the mixture); policy (learned; Eq. 3)
+    level: str  # where mixing happens: none, token (word pieces), word (embedding matrices), layer (states within the
+    #             encoder), sentence (hidden states); or frozen: no fine-tuning, logistic regression on frozen features
+    partners: str  # none; permutation (of the batch); one, random (1, 2K random others); nearest, farthest (K); both;
+    #                batch (all at once); beyond (a random one of the distant); saliency (most, least alike of the
+    #                other half)
+    inputs: str  # their weight: none; scalar (lambda); half (lambda = 1/2); matrix (one a position and dimension);
+    #              vector (learned; Eq. 2); simplex, dirichlet (one a sentence of the batch); distance (learned, times
+    #              the distance); span (the share of word pieces kept)
+    labels: str  # their weight: none; scalar (the inputs'); pair (each pair's own); encoding (of the mixture);
+    #              policy (learned; Eq. 3)
     loss: str  # cross-entropy on class scores, or cosine to label embeddings (Eq. 5)
     k: int = 0  # the paper's K, partners of each kind; 0 where partners are not selected
     train_input_policy: bool = True
@@ -40,8 +45,8 @@ class Method:
 
     @property
     def draws_weights(self) -> bool:
-        """Whether mixing weights are drawn from Beta(alpha, alpha)."""
-        return self.inputs in ("scalar", "matrix")
+        """Whether mixing weights are drawn from Beta(alpha, alpha), or Dirichlet(alpha, …) for more than two."""
+        return self.inputs in ("scalar", "matrix", "dirichlet")
 
     @property
     def mixes(self) -> bool:
@@ -52,6 +57,21 @@ class Method:
     def mixes_words(self) -> bool:
         """Whether sentences are mixed before the encoder, in their word embeddings."""
         return self.level == "word"
+
+    @property
+    def sees_mixed(self) -> bool:
+        """Whether the encoder's hidden states are those of mixtures already."""
+        return self.level in ("token", "word", "layer")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether partners depend on what is kept of each training sentence (`dnm.memory`)."""
+        return self.partners in ("beyond", "saliency")
+
+    @property
+    def stacks(self) -> bool:
+        """Whether its runs can be trained as one stack: its steps are all alike, and their inputs known before."""
+        return self.fine_tunes and not (self.remembers or self.start or self.level in ("token", "layer"))
 
     @property
     def fine_tunes(self) -> bool:
@@ -66,6 +86,7 @@ class Method:
 
 _DNM = Method("dnm", "DNM", "the paper, Tables 2-5", "sentence", "both", "vector", "policy", "cosine", k=5)
 
+_CE = "cross-entropy"
 _ROWS = [
     Method("plain", "Plain fine-tuning", "Tables 2-5, `BERT`", "none", "none", "none", "none", "cross-entropy"),
     Method("wordmixup", "WordMixup", "Guo et al. 2019", "word", "permutation", "scalar", "scalar", "cross-entropy"),
@@ -86,6 +107,28 @@ _ROWS = [
     Method("label-embedding", "Label embeddings, no mixing", "our control", "none", "none", "none", "none", "cosine"),
     Method("logreg", "Logistic regression", "our baseline, frozen features",
            "frozen", "none", "none", "none", "cross-entropy"),
+    # The related systems that the paper names, and DMix; what differs from their authors' code, beside each.
+    # Mixup-Transformer: no official code; our reading mixes the last hidden states, half the steps plainly first.
+    Method("mixup-transformer", "Mixup-Transformer", "Sun et al. 2020", "sentence", "permutation", "half", "scalar",
+           _CE, start=0.5),
+    # BatchMixup: softmax of uniform numbers is nearly flat, so mixtures lie close to the batch's mean; hence a second
+    # row with weights ~ Dirichlet(1, …, 1). Theirs is trained for pairs of sentences afterwards, ours not.
+    Method("batchmixup", "BatchMixup", "Yin et al. 2021", "sentence", "batch", "simplex", "simplex", _CE),
+    Method("batchmixup-dirichlet", "BatchMixup, Dirichlet weights", "our variant", "sentence", "batch", "dirichlet",
+           "simplex", _CE),
+    # TMix: three layers at 7/12, 9/12 and the whole of the depth; ours minds attention masks and special tokens.
+    Method("tmix", "TMix", "Chen et al. 2020", "layer", "permutation", "scalar", "scalar", _CE, alpha=16.0),
+    # SSMix: partners by a permutation of the batch, saliency of word embeddings, no separate checkpoint: 3/8 of the
+    # steps plainly first, as 3 of their 8 epochs. A partner too short for the span leaves its sentence as it was.
+    Method("ssmix", "SSMix", "Yoon et al. 2021", "token", "permutation", "span", "pair", _CE, original_weight=1.0,
+           start=0.375),
+    # AUM + saliency: weights 0.8, 0.1 and 0.1 (times 5), each sentence's own class, the mean over the batch. Of two
+    # classes theirs gives all sentences the same saliency; ours then takes that of hidden states instead of scores.
+    Method("aum-saliency", "AUM + saliency", "Park and Caragea 2022", "sentence", "saliency", "scalar", "scalar", _CE,
+           alpha=0.4, original_weight=4.0, start=0.25),
+    # DMix: partners within the batch, never oneself (their code mixes a sentence with itself), by cosine distance;
+    # the weight is that distance, relative to the largest, times a factor learned for each training sentence.
+    Method("dmix", "DMix", "Sawhney et al. 2022", "sentence", "beyond", "distance", "pair", _CE),
 ]
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dnm.related import pairs
+
 
 def mix(first: Tensor, second: Tensor, weight: Tensor | float) -> Tensor:
     """``weight * first + (1 - weight) * second`` (Eq. 1).
@@ -74,12 +76,16 @@ def mixed_cross_entropy(scores: Tensor, first: Tensor, second: Tensor, weight: T
                         counts: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """``weight CE(first) + (1 - weight) CE(second)``, mean over the pairs (Guo et al. 2019).
 
-    ``scores`` ``[..., N, P, c]``; ``first`` ``[..., N, 1]`` and ``second`` ``[..., N, P]`` are class numbers.
+    ``scores`` ``[..., N, P, c]``; ``first`` ``[..., N, 1]`` and ``second`` ``[..., N, P]`` are class numbers;
+    ``weight`` is one for all, or ``[..., N, P]``.
     """
-    log_p = scores.log_softmax(-1)
-    losses = [-average(log_p.gather(-1, label.unsqueeze(-1)).squeeze(-1), count)
-              for label, count in zip((first, second), counts or (None, None), strict=True)]
-    return mix(*losses, weight)
+    log_p, each = scores.log_softmax(-1), isinstance(weight, Tensor) and weight.dim() > 0
+    costs = [-log_p.gather(-1, label.expand(scores.shape[:-1]).unsqueeze(-1)).squeeze(-1) for label in (first, second)]
+    if not each:
+        return mix(*map(average, costs, counts or (None, None)), weight)
+    counts = counts or (torch.ones_like(costs[0]),) * 2
+    counted = mix(*(cost * count for cost, count in zip(costs, counts, strict=True)), weight)
+    return counted.sum((-2, -1)) / mix(*counts, weight).sum((-2, -1))
 
 
 def label_cosines(embeddings: Tensor) -> Tensor:
@@ -89,15 +95,17 @@ def label_cosines(embeddings: Tensor) -> Tensor:
     return (cosines.sum((-1, -2)) - cosines.diagonal(dim1=-2, dim2=-1).sum(-1)) / (c * (c - 1))
 
 
-# The table's words. A mixing weight of the inputs, from the drawn weight and the learned policy ``[2, d]``; a mixing
-# weight of the labels, from hidden states, partners, the inputs' weight and the learned policy; and a loss of pairs.
+# The table's words. A mixing weight of the inputs, from a step's draws, partners and the learned policy ``[2, d]``; a
+# mixing weight of the labels, from hidden states, partners, the inputs' weight and the learned policy; a loss of pairs.
 WEIGHTS = {
-    "scalar": lambda drawn, policy: drawn,
-    "matrix": lambda drawn, policy: drawn,
-    "vector": lambda drawn, policy: pair_softmax(policy[0], policy[1]),
-}
+    "half": lambda draws, partners, policy: 0.5,
+    "vector": lambda draws, partners, policy: pair_softmax(policy[0], policy[1]),
+    "distance": lambda draws, partners, policy: pairs.distance_weight(
+        draws.memory["distances"], partners, draws.memory["factor"]),
+} | dict.fromkeys(("scalar", "matrix", "simplex", "dirichlet", "span"), lambda draws, partners, policy: draws.weight)
 LABEL_WEIGHTS = {
     "scalar": lambda hidden, partners, weight, policy: weight,
+    "pair": lambda hidden, partners, weight, policy: weight.squeeze(-1),
     "policy": label_policy,
     "encoding": lambda hidden, partners, weight, policy: torch.sigmoid(policy(hidden)).unsqueeze(-2),
 }

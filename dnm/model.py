@@ -12,10 +12,13 @@ from dnm.config import RunConfig
 from dnm.errors import DnmError
 from dnm.heads import Head
 from dnm.mixing import mix
+from dnm.related import spans
+
+DEPTHS = (7 / 12, 9 / 12, 1.0)  # where TMix mixes, as shares of the encoder's layers
 
 
 class Model(nn.Module):
-    """Encoder and head of one run: ``head(model(inputs), inputs.labels, inputs.draws)`` is the loss of a step."""
+    """Encoder and head of one run."""
 
     def __init__(self, encoder: nn.Module, head: Head):
         super().__init__()
@@ -26,11 +29,23 @@ class Model(nn.Module):
 
         Without draws, as at test time, nothing is mixed.
         """
-        words, draws = self.encoder.words, inputs.draws
-        if draws is None or not self.head.method.mixes_words:
+        words, draws, level = self.encoder.words, inputs.draws, self.head.method.level
+        if draws is not None and level == "layer":
+            return self.encoder.mixed(words(inputs.ids), inputs.layout, inputs.pairs, draws.permutation, draws.weight,
+                                      DEPTHS[int(len(DEPTHS) * draws.layer)])
+        if draws is None or level != "word":
             return self.encoder(words(inputs.ids), inputs.layout)
         weight = draws.weight[inputs.layout.position] if draws.weight.dim() else draws.weight  # a matrix has places
         return self.encoder(mix(words(inputs.ids[0]), words(inputs.ids[1]), weight), inputs.layout)
+
+    def loss(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The training loss of a batch, and hidden states ``[N, d]``, of its unmixed sentences if they are at hand."""
+        unmixed = None
+        if inputs.draws is not None and self.head.method.level == "token":
+            inputs, unmixed = spans.probed(self, inputs)
+        hidden = self(inputs)
+        loss = self.head.loss(hidden, inputs.labels, inputs.draws, unmixed)
+        return loss, hidden if unmixed is None else unmixed
 
 
 def adamw(encoder: list[Tensor], head: list[Tensor], config: RunConfig, **settings) -> torch.optim.AdamW:

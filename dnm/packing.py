@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 NOTHING = -1  # in `ids`: no word piece here; in `owner`: no sentence here
 _WIDTHS = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)  # row lengths tried, in multiples of the longest sentence
@@ -38,6 +39,13 @@ class Layout(NamedTuple):
         """``[R, 1, T, T]``, 0 within a sentence and the lowest float elsewhere, to add to the scores."""
         same = self.owner.unsqueeze(-1) == self.owner.unsqueeze(-2)
         return torch.where(same, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
+
+    def moved(self, states: Tensor, to: "Layout", who: Tensor) -> Tensor:
+        """States ``[R, T, d]`` in another layout, sentence i with those of ``who[i]``, zeros where it is longer."""
+        sentence = who[to.owner.clamp_min(0)]
+        there = (to.owner != NOTHING) & (to.position < self.lengths[sentence])
+        found = F.embedding((self.first[sentence] + to.position) * there, states.flatten(0, 1))
+        return found.masked_fill(~there.unsqueeze(-1), 0.0)
 
     def to(self, device) -> "Layout":
         return Layout(*(tensor.to(device, non_blocking=True) for tensor in self))

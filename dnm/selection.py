@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dnm.related import pairs
+
 
 def partners_each(n: int, k: int) -> int:
     """K that a batch of ``n`` allows: k, or max(1, (n - 1) // 2) where fewer than 2k others exist."""
@@ -54,5 +56,8 @@ PARTNERS = {
     "random": lambda hidden, draws, k: random_others(draws.scores, min(2 * k, hidden.shape[-2] - 1)),
     "nearest": lambda hidden, draws, k: nearest(hidden, k),
     "farthest": lambda hidden, draws, k: farthest(hidden, k),
+    "beyond": lambda hidden, draws, k: pairs.beyond(draws.memory["distances"], draws.scores),
+    "saliency": lambda hidden, draws, k: pairs.opposite(
+        draws.memory["saliency"], draws.memory["current"], draws.memory["high"]),
     "both": lambda hidden, draws, k: torch.cat([nearest(hidden, k), farthest(hidden, k)], dim=-1),
 }

@@ -28,6 +28,7 @@ from dnm.encoders import build_encoder
 from dnm.errors import DnmError, Interrupted
 from dnm.heads import Head, stream
 from dnm.model import Model, adamw, device_name, resolve_device
+from dnm.related import memory
 from dnm.selection import partners_each
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
@@ -69,6 +70,11 @@ class Run:
         self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config, encoder.share_rows,
                                encoder.words.table.shape[1])
         self.model.to(self.device)
+        if self.method.level == "layer" and not encoder.share_rows:
+            raise DnmError(f"{self.method.name} mixes within an encoder whose sentences are packed, such as BERT or "
+                           f"RoBERTa; those of {config.encoder!r} are not")
+        self.memory = memory.begin(self)
+        self.start = memory.start(self)
         self.train_words(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
         self.step, self.history, self.best, self.seconds, self.failure, self.fleet = 0, [], None, 0.0, "", 1
         self.enough = False  # whoever watches may say so: the run then ends before its last step
@@ -77,9 +83,14 @@ class Run:
     def train_words(self, ids: Tensor) -> None:
         """Choose the word embeddings that are trained, and start the optimiser of all that is trained."""
         self.model.encoder.words.use(ids)
-        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        self.optimiser = adamw([p for name, p in self.trained.items() if name.startswith("encoder.")],
-                               [p for name, p in self.trained.items() if name.startswith("head.")], self.config)
+        self.trained = {name: p for name, p in (*self.model.named_parameters(), *self.memory.items())
+                        if p.requires_grad}
+        self.optimiser = adamw(*self.groups(), self.config)
+
+    def groups(self) -> list[list[Tensor]]:
+        """The trained parameters of the encoder, and all others."""
+        return [[p for name, p in self.trained.items() if name.startswith("encoder.") == encoder]
+                for encoder in (True, False)]
 
     @cached_property
     def evaluated(self) -> dict[str, tuple[Encoded, Tensor]]:
@@ -94,10 +105,13 @@ class Run:
 
     def train_step(self) -> Tensor:
         """One optimiser step; returns its loss without waiting for the device."""
+        mixes = memory.due(self)
         inputs = tree_map(lambda stacked: stacked[0], self.batches.inputs([self.step])).to(self.device)
+        inputs = inputs._replace(draws=memory.recalled(self, inputs.draws) if mixes else None)
         torch.manual_seed(stream("dropout", self.config.seed, self.step))
-        hidden = self.model.train()(inputs)
-        loss = self.model.head.loss(hidden, inputs.labels, inputs.draws)
+        loss, hidden = self.model.train().loss(inputs)
+        if not mixes:
+            memory.remember(self, hidden, inputs.labels)
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()

@@ -62,6 +62,73 @@ def senmixup_loss(h, y, p, permutation, lam, mix_hidden=True):
     return float(np.mean(losses))
 
 
+def batch_loss(h, y, p, weights):
+    """BatchMixup: every row of weights mixes the whole batch, and its loss is that mix of cross-entropies."""
+    losses = []
+    for row in weights:
+        logits = p["fc_w"] @ sum(w * h[i] for i, w in enumerate(row)) + p["fc_b"]
+        losses.append(sum(w * cross_entropy(logits, y[i]) for i, w in enumerate(row)))
+    return float(np.mean(losses))
+
+
+def pair_loss(h, y, p, pairs):
+    """Cross-entropy of pairs (i, j, weight of i), the weight mixing hidden states and losses alike."""
+    losses = []
+    for i, j, lam in pairs:
+        logits = p["fc_w"] @ (lam * h[i] + (1 - lam) * h[j]) + p["fc_b"]
+        losses.append(lam * cross_entropy(logits, y[i]) + (1 - lam) * cross_entropy(logits, y[j]))
+    return float(np.mean(losses))
+
+
+def plain_loss(h, y, p):
+    return float(np.mean([cross_entropy(p["fc_w"] @ h[i] + p["fc_b"], y[i]) for i in range(len(h))]))
+
+
+def dmix_pairs(distances, scores, factor, share=0.7):
+    """DMix: the highest score among those beyond a share of the farthest; a weight for each pair."""
+    pairs = []
+    for i in range(len(distances)):
+        far = max(distances[i])
+        j = max((j for j in range(len(distances)) if j != i and distances[i][j] > share * far), key=lambda j: scores[i][j])
+        pairs.append((i, j, min(1.0, max(0.0, factor[i] * distances[i][j] / far))))
+    return pairs
+
+
+def class_saliency(h, y, p):
+    """|derivative of the cross-entropy by the logits|, each sentence's own."""
+    found = []
+    for i in range(len(h)):
+        logits = p["fc_w"] @ h[i] + p["fc_b"]
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        found.append(np.abs(probabilities - np.eye(len(logits))[y[i]]))
+    return np.array(found)
+
+
+def saliency_pairs(stored, current, high, lam):
+    """Park and Caragea: the most and the least alike of the other half."""
+    pairs = []
+    for i in range(len(stored)):
+        others = sorted((j for j in range(len(stored)) if high[j] != high[i]), key=lambda j: cosine(stored[i], current[j]))
+        pairs += [(i, others[-1], lam), (i, others[0], lam)]
+    return pairs
+
+
+def spans(salient, lengths, partners, share=0.1):
+    """SSMix by trying every window between the special pieces: (to, from, width), or None where a partner is too short."""
+    found = []
+    for i, j in enumerate(partners):
+        own, other = lengths[i] - 2, lengths[j] - 2
+        width = max(1, int(np.floor(share * own + 1e-9)))
+        if own < 1 or other < width:
+            found.append(None)
+            continue
+        to = min(range(1, lengths[i] - width), key=lambda s: np.mean(salient[i][s:s + width]))
+        source = max(range(1, lengths[j] - width), key=lambda s: np.mean(salient[j][s:s + width]))
+        found.append((to, source, width))
+    return found
+
+
 def nonlinear_loss(h, y, p, permutation):
     """NonlinearMixup's loss; h are encodings of already mixed sentences."""
     losses = []

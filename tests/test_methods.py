@@ -16,10 +16,21 @@ def setup(method: str, k: int | None = None, **settings):
     """A head in double precision, hidden states, labels, draws, and the head's parameters as NumPy arrays."""
     rng = np.random.default_rng(5)
     row = METHODS[method]
-    head = Head(row, D, C, row.k if k is None else k, seed=1, **settings).double()
+    head = Head(row, D, C, row.k if k is None else k, **dict(original_weight=row.original_weight, seed=1) | settings).double()
     hidden, labels = rng.normal(size=(N, D)), rng.integers(0, C, N)
-    draws = Draws(torch.tensor(0.3, dtype=torch.float64), torch.from_numpy(rng.permutation(N)),
-                  torch.from_numpy(rng.random((N, N))))
+    weight, permutation, scores = torch.tensor(0.3, dtype=torch.float64), rng.permutation(N), rng.random((N, N))
+    if row.partners == "batch":
+        weight = torch.from_numpy(rng.dirichlet(np.ones(N), 7))
+    if row.inputs == "span":  # each sentence's own
+        weight = torch.from_numpy(rng.random((N, 1, 1)))
+    distances = rng.random((N, N))
+    memory = {"distances": torch.from_numpy(distances * (1 - np.eye(N))), "factor": torch.from_numpy(0.6 + 0.6 * rng.random(N)),
+              "saliency": torch.from_numpy(rng.random((N, C))), "high": torch.arange(N) >= N // 2}
+    if not row.remembers:
+        memory = {}
+    elif row.partners == "beyond":
+        memory = {name: memory[name] for name in ("distances", "factor")}
+    draws = Draws(weight, torch.from_numpy(permutation), torch.from_numpy(scores), memory=memory)
     names = {"v": "input_policy", "W": "label_policy", "M": "label_embedding", "fc_w": "fc.weight", "fc_b": "fc.bias",
              "A": "encoding_policy.weight", "b": "encoding_policy.bias"}
     have = dict(head.named_parameters())
@@ -27,15 +38,31 @@ def setup(method: str, k: int | None = None, **settings):
     return head, hidden, labels, draws, p, {short: have[name] for short, name in names.items() if name in have}
 
 
-def expected_loss(method: str, h, y, p, draws) -> float:
-    row, perm, lam = METHODS[method], draws.permutation.tolist(), draws.weight.item()
+def expected_loss(method: str, h, y, p, draws, chosen=None) -> float:
+    row, perm, memory = METHODS[method], draws.permutation.tolist(), {name: t.detach().numpy() for name, t in draws.memory.items()}
+    lam = draws.weight.numpy().ravel()[0]
     k = min(row.k, (N - 1) // 2)
     if method == "plain":
         return float(np.mean([ref.cross_entropy(p["fc_w"] @ h[i] + p["fc_b"], y[i]) for i in range(N)]))
     if method == "label-embedding":
         return float(np.mean([(1 - ref.cosine(p["fc_w"] @ h[i] + p["fc_b"], p["M"][y[i]])) ** 2 for i in range(N)]))
-    if method in ("senmixup", "wordmixup"):
+    if method in ("senmixup", "wordmixup", "tmix"):
         return ref.senmixup_loss(h, y, p, perm, lam, mix_hidden=method == "senmixup")
+    if method == "mixup-transformer":
+        return ref.senmixup_loss(h, y, p, perm, 0.5)
+    if row.partners == "batch":
+        return ref.batch_loss(h, y, p, draws.weight.numpy())
+    if method == "ssmix":  # the states are those of mixtures already, and here also of the sentences themselves
+        weights = draws.weight.numpy().ravel()
+        logits = h @ p["fc_w"].T + p["fc_b"]
+        mixed = [w * ref.cross_entropy(logits[i], y[i]) + (1 - w) * ref.cross_entropy(logits[i], y[perm[i]]) for i, w in enumerate(weights)]
+        return float(np.mean(mixed)) + ref.plain_loss(h, y, p)
+    if method == "dmix":
+        return ref.pair_loss(h, y, p, ref.dmix_pairs(memory["distances"], draws.scores.numpy(), memory["factor"]))
+    if method == "aum-saliency":  # 0.8, 0.1 and 0.1, times 5
+        current = chosen if chosen is not None else ref.class_saliency(h, y, p)
+        pairs = ref.saliency_pairs(memory["saliency"], current, memory["high"], lam)
+        return 5 * (0.8 * ref.plain_loss(h, y, p) + 0.1 * ref.pair_loss(h, y, p, pairs[::2]) + 0.1 * ref.pair_loss(h, y, p, pairs[1::2]))
     if method == "nonlinearmixup":
         return ref.nonlinear_loss(h, y, p, perm)
     if method == "dnm-no-dnm":
@@ -56,9 +83,10 @@ def test_loss_and_every_gradient_agree_with_numpy(method):
     loss = head.loss(hidden, torch.from_numpy(y), draws)
     assert loss.item() == pytest.approx(expected_loss(method, h, y, p, draws), rel=1e-10)
     loss.backward()
+    chosen = ref.class_saliency(h, y, p) if method == "aum-saliency" else None  # no gradient flows through the choice
 
     def value():
-        return expected_loss(method, h, y, p, draws)
+        return expected_loss(method, h, y, p, draws, chosen)
 
     np.testing.assert_allclose(hidden.grad.numpy(), ref.gradient(value, h), atol=2e-8)
     for name, tensor in tensors.items():

@@ -140,14 +140,15 @@ def test_the_training_path_needs_neither_datasets_nor_plotly_nor_papermill():
 # ---------------------------------------------------------------- the house
 
 FILES = {".".join(path.relative_to(ROOT / "dnm").with_suffix("").parts): path for path in sorted((ROOT / "dnm").rglob("*.py"))}
-WINGS = {"data", "classify", "runs", "plots", "study", "notebook", "bench"}
+WINGS = {"data", "related", "classify", "runs", "plots", "study", "notebook", "bench"}
 # For people's own texts, beside the wing `classify`.
 OWN_TEXTS = {"data.files", "data.formats", "data.separated", "data.pretrained", "study.own", "study.compare", "notebook.table",
              "bench.accuracy"}
 GROUND = {"errors", "disk", "methods", "config"}  # of the root, what even `data` stands on
 # From where to where imports may go; a name that is no place is a file.
 MAY_IMPORT = {
-    "ground": {"ground"}, "data": {"ground", "data"}, "root": {"ground", "data", "root"},
+    "ground": {"ground"}, "data": {"ground", "data"}, "root": {"ground", "data", "root", "related"},
+    "related": {"ground", "data", "root", "related"},
     "classify": {"ground", "data", "root", "plots", "classify"},
     "plots": {"methods", "selection", "plots"}, "runs": {"ground", "data", "root", "classify", "runs", "plots"}}
 MAY_IMPORT |= {wing: MAY_IMPORT["runs"] | {wing} for wing in ("study", "bench")}
@@ -201,8 +202,8 @@ def test_no_imports_go_in_circles():
 
 def test_the_house_stays_small():
     root = [name for name in FILES if "." not in name]
-    assert lines(*root) <= 2150  # 1,900 and what the related systems need of it
-    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 800
+    assert lines(*root) <= 2120  # 1,900, and what the related systems need of it
+    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 840  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
     assert lines(*own) <= 2260
     assert lines(*{*FILES} - {*own}) <= 6780  # 5,600 is wanted, and 700 of the related systems

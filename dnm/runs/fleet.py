@@ -33,16 +33,16 @@ MOST = 16  # runs in a fleet; beyond it a GPU gains little
 def kind(config: RunConfig) -> tuple | None:
     """What runs must have in common to share a fleet; None for those that only train alone.
 
-    Those are logistic regression, which takes no steps, the LSTM, whose kernels cannot be stacked, and encoders of a
-    family whose sentences are not packed, as not all of them can be stacked.
+    Those are rows that do not stack, such as logistic regression, which takes no steps, the LSTM, whose kernels cannot
+    be stacked, and encoders of a family whose sentences are not packed, as not all of them can be stacked.
     """
     row, encoder = config.row, config.encoder
-    if not row.fine_tunes or encoder == "lstm" or (encoder != "cnn" and family(encoder) not in PACKED):
+    if not row.stacks or encoder == "lstm" or (encoder != "cnn" and family(encoder) not in PACKED):
         return None
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
     # Words are mixed before the encoder, by one rule for all; sentences after it, by the rule of each head.
-    return (*common, batch, row.inputs if row.mixes_words else "")
+    return (*common, batch, row.inputs if row.mixes_words or row.partners == "batch" else "")
 
 
 def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunConfig]]:

@@ -45,7 +45,7 @@ def show_list() -> None:
     """Print what there is to choose from."""
     print("methods:")
     for row in METHODS.values():
-        print(f"  {row.name:16} {row.title} ({row.source})")
+        print(f"  {row.name:20} {row.title} ({row.source})")
     print("  DSS, LDS, SDS: distance-based selection; largest, smallest distance samples\n"
           "  TIW, FIW, TOW, FOW: input and output (label) mixing weights tuned or fixed at their first draw")
     print("data sets:\n  " + ", ".join(DATASETS) + ", or a CSV, TSV, Excel, JSON or Parquet file, or a folder of them")
