@@ -1,10 +1,15 @@
 """What is kept on disk: files as safetensors with checksums, written whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
+import warnings
 import zlib
+from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, SoftFileLock
 
 from dnm.errors import DnmError, mendable
 
@@ -35,6 +40,28 @@ def _replace(path: Path, write) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def lock(path: Path, **options) -> FileLock:
+    """A lock that ends when its holder dies; with ``timeout=0`` it is had at once or not at all."""
+    return FileLock(path, **options) if _has_locks(path.parent) else SoftFileLock(path.with_suffix(".held"), **options)
+
+
+@cache
+def _has_locks(folder: Path) -> bool:
+    """Whether the folder's file system has locks, which the operating system frees; where it has none, that is said."""
+    try:
+        with FileLock(folder / ".probe", fallback_to_soft=False):
+            return True
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+        warnings.warn(f"{folder}: {error.strerror}; goes on with files as locks, and one that another machine's killed "
+                      "process left has to be deleted", stacklevel=4)
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / ".probe").unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict, state: dict) -> None:

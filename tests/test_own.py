@@ -1,7 +1,10 @@
 """People's own tables: `dnm fit`, `dnm predict` and `dnm compare`, and files of any length."""
 
 import csv
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -340,6 +343,16 @@ def test_two_calls_for_one_output_do_not_mix(model, long, tmp_path, monkeypatch)
 
     assert stream.predict_file(model, long, tmp_path / "out.csv", on_rows=second)["rows"] == 120
     assert len(pd.read_csv(tmp_path / "out.csv")) == 120 and not [*tmp_path.glob("*.part*")]
+
+
+def test_where_a_file_system_has_no_locks_predictions_are_written_all_the_same(model, long, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="goes on with files as locks"):
+        assert stream.predict_file(model, long, tmp_path / "out.csv")["rows"] == 120
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.jsonl", "out.csv"]
 
 
 def test_a_lone_carriage_return_stays_in_its_cell(model, tmp_path):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from dnm import __version__
 from dnm.data.files import Table, chunks
-from dnm.disk import write_atomically
+from dnm.disk import lock, write_atomically
 from dnm.errors import DnmError
 
 SIZE = 2000  # rows that are predicted, written and secured together
@@ -41,14 +41,14 @@ def predict_file(classifier, path: Path | str, out: Path, text_column: str = "",
         raise DnmError(f"cannot write {out.name}: name a file that ends in {', '.join(WRITTEN)}")
     if str(path) != "-" and out.exists() and out.samefile(path):
         raise DnmError(f"{out} is the file that is read; name another for the predictions")
-    part, note, lock = (out.with_name(out.name + end) for end in (".part", ".part.json", ".part.lock"))
+    part, note, held = (out.with_name(out.name + end) for end in (".part", ".part.json", ".part.lock"))
     job = [str(path), *_stamp(path), model, text_column, separator, sheet, SIZE, __version__]
     try:
-        with FileLock(lock, timeout=0):
+        with lock(held, timeout=0):
             done = _predict(classifier, job, part, note, on_rows, text_column, separator, sheet)
             os.replace(part, out)
             note.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            held.unlink(missing_ok=True)
     except Timeout:
         raise DnmError(f"another process is writing {out}; wait for it, or name another file") from None
     return done

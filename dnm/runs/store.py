@@ -1,7 +1,6 @@
 """The store of runs: results as JSON, checkpoints and models beside them, a lock for each run."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -9,15 +8,14 @@ import re
 import socket
 import warnings
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock
+from filelock import FileLock
 
 from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data.datasets import dataset_of
 from dnm.data.hub import identity
-from dnm.disk import DiskError, write_atomically
+from dnm.disk import DiskError, lock, write_atomically
 from dnm.errors import DnmError, project_root, reason
 
 
@@ -59,8 +57,7 @@ class RunStore:
 
     def lock(self, config: RunConfig) -> FileLock:
         """The run's lock, held by whoever trains it; it ends when its holder dies."""
-        path = self._file(".locks", config)
-        return FileLock(path) if _has_locks(path.parent) else SoftFileLock(path.with_suffix(".held"))
+        return lock(self._file(".locks", config))
 
     def note_path(self, config: RunConfig) -> Path:
         """What a process that trains the run leaves for others to read: how far it is."""
@@ -83,7 +80,7 @@ class RunStore:
         try:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise DiskError(f"cannot write to {self.folder}: {error.strerror}; name another folder") from None
         return self.folder / kind / config.hash
 
     def error_path(self, config: RunConfig) -> Path:
@@ -132,24 +129,6 @@ class RunStore:
         path = self.checkpoint_path(*configs)
         for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
             file.unlink(missing_ok=True)
-
-
-@cache
-def _has_locks(folder: Path) -> bool:
-    """Whether the folder's file system has locks, which the operating system frees; where it has none, that is said."""
-    try:
-        with FileLock(folder / "probe", fallback_to_soft=False):
-            return True
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            raise _unwritable(folder.parent, error) from None
-        warnings.warn(f"{folder}: {error.strerror}; goes on with files as locks, and one that another machine's killed "
-                      "process left has to be deleted", stacklevel=3)
-        return False
-
-
-def _unwritable(folder: Path, error: OSError) -> DiskError:
-    return DiskError(f"cannot write to {folder}: {error.strerror}; name another folder")
 
 
 def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
