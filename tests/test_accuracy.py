@@ -130,10 +130,10 @@ def test_every_option_is_one_of_a_benchmarks():
     import inspect
 
     words = {name: next(action for action in parser()._subparsers._group_actions[0].choices["bench"]._action_groups if action.title == name)
-             for name in ("speed", "accuracy")}
-    for name, function in (("speed", accuracy.run_bench), ("accuracy", accuracy.run_accuracy)):
+             for name in ("speed, methods", "accuracy")}
+    for name, functions in (("speed, methods", (accuracy.run_bench, accuracy.run_methods)), ("accuracy", (accuracy.run_accuracy,))):
         own = {action.dest for action in words[name]._group_actions} | {"encoder", "out"}
-        assert own == {*inspect.signature(function).parameters}, name
+        assert own == set().union(*(inspect.signature(function).parameters for function in functions)), name
 
 
 def test_options_and_files_that_do_not_fit_are_said(tmp_path, capsys):

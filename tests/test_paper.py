@@ -18,7 +18,7 @@ from dnm.errors import DnmError
 from dnm.methods import METHODS
 from dnm.plots.page import chromium
 from dnm.runs.results import frame
-from dnm.study import claims, report, tables
+from dnm.study import claims, controls, report, tables
 from dnm.study.beside import beside, comparable_runs, kept_runs, side_by_side
 from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, published, table_methods, table_rows
 from dnm.study.statistics import difference, holm, seeds_needed
@@ -296,6 +296,29 @@ def test_verdicts_follow_the_evidence():
     only = claims.verdicts(frame(made_up({("subj", 50, "dnm"): [80.0, 81, 82, 83, 84], ("subj", 50, "plain"): [70.0, 71, 72.5, 73, 74]})))
     assert only.set_index("part").verdict["DNM > Plain fine-tuning (n = 50)"] == "cannot be told"  # five pairs cannot
     assert (claims.verdicts(frame([])).verdict == "not run").all()
+
+
+def test_every_system_stands_beside_the_controls():
+    """Two data sets, three seeds: differences by hand, averaged over the data sets, Holm over all six known tests."""
+    values = {"plain": ([80, 81, 82], [60, 62, 61]), "label-embedding": ([82, 82, 85], [61, 64, 62]), "dmix": ([79, 83, 84], [60, 61, 63]),
+              "dnm-k1": ([1, 2, 3], [4, 5, 6])}
+    runs = made_up({(data, 50, name): both[i] for name, both in values.items() for i, data in enumerate(("subj", "mr"))})
+    table = controls.beside_controls(frame(runs)).set_index("method")
+    assert list(table.index) == ["plain", "label-embedding", "dmix"]  # an ablation is none of them, DNM has no runs
+    gap = np.mean([np.subtract(a, b).mean() for a, b in zip(values["dmix"], values["plain"], strict=True)])
+    assert table.to_plain["dmix"].mean == pytest.approx(gap) and table.to_plain["dmix"].pairs == 6
+    assert table["to_label-embedding"]["plain"].mean == pytest.approx(-table.to_plain["label-embedding"].mean)
+    raw = [table[f"to_{control}"][name].p for name in table.index for control in ("plain", "label-embedding")]
+    np.testing.assert_allclose(table[["p_plain", "p_label-embedding"]].to_numpy().ravel(), holm(raw))
+    shown = controls.readable(table).set_index("system")
+    assert shown.subj["DMix"] == "82.0 ± 1.5" and shown.seeds["DMix"] == "3" and shown["to DNM"]["DMix"] == "–"
+    assert controls.beside_controls(frame([])).empty
+
+
+def test_the_systems_in_words_are_those_of_the_table():
+    told = controls.systems()
+    assert sorted(told.system) == sorted(METHODS[name].title for name in controls.SYSTEMS)
+    assert not told.isna().any().any() and not told.apply(lambda column: column.str.contains("<")).any().any()
 
 
 def test_the_gain_with_few_labels_is_a_difference_of_differences():

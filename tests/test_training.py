@@ -366,6 +366,17 @@ def test_the_benchmark_times_everybody(tiny_models, tmp_path):
     assert all(row["times_alone"] > 0 for row in table.get("busy", []))
 
 
+def test_the_benchmark_of_methods_times_steps_that_mix(tiny_models, tmp_path, monkeypatch):
+    from dnm.bench import race
+
+    mixed = []
+    monkeypatch.setattr(race.Run, "train_step", lambda run, step=race.Run.train_step: mixed.append((run.method.name, run.step >= run.start)) or step(run))
+    table = race.run_methods("builtin", str(tiny_models["bert"]), 1, 2, ["dnm", "ssmix", "aum-saliency", "dmix", "tmix", "logreg"], tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text()) == table and all(started for _, started in mixed)
+    assert [row["contestant"] for row in table["steps"]] == ["plain", "dnm", "ssmix", "aum-saliency", "dmix", "tmix"]
+    assert table["steps"][0]["faster_than_plain"] == 1 and all(row["faster_than_plain"] > 0 for row in table["steps"])
+
+
 def test_the_rival_sees_the_same_batches_in_the_same_order(tiny, monkeypatch):
     from dnm.bench import race
 

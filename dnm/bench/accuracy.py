@@ -32,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from tqdm import tqdm
 
-from dnm.bench.race import run_bench
+from dnm.bench.race import run_bench, run_methods
 from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data import hub
@@ -57,8 +57,8 @@ PACKAGES = ("dnm", "torch", "transformers", "scikit-learn", "setfit", "sentence-
 
 
 def bench(what: str, **options) -> None:
-    """``dnm bench``: the race, or `run_accuracy`, with the options that were given."""
-    if what not in (known := {"speed": run_bench, "accuracy": run_accuracy}):
+    """``dnm bench``: the race, a step of every method, or `run_accuracy`, with the options that were given."""
+    if what not in (known := {"speed": run_bench, "methods": run_methods, "accuracy": run_accuracy}):
         raise unknown("benchmark", what, known)
     if wrong := [name for name in options if name not in inspect.signature(known[what]).parameters]:
         raise DnmError(f"{wrong[0]} is no option of `dnm bench {what}` (see dnm bench --help)")

@@ -30,7 +30,8 @@ from dnm.data.datasets import dataset_of, limited
 from dnm.data.hub import model_folder
 from dnm.disk import write_atomically
 from dnm.errors import DnmError
-from dnm.model import cpu_info, device_name
+from dnm.methods import METHODS, get_method
+from dnm.model import cpu_info, device_name, resolve_device
 from dnm.runs import fleet
 from dnm.training import Run
 
@@ -75,6 +76,30 @@ def run_bench(dataset: str = "builtin", encoder: str = "minilm", blocks: int = 5
         write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
         print(f"stored: {out}")
     return table
+
+
+def run_methods(dataset: str = "builtin", encoder: str = "minilm", blocks: int = 5, steps: int = 20,
+                methods: list[str] | None = None, out: Path | None = None) -> dict:
+    """Milliseconds of a step that mixes, of each of ``methods`` (default: all but ablations), beside a plain one's."""
+    rows = [get_method(name) for name in methods or [name for name in METHODS if not name.startswith("dnm-")]]
+    base = RunConfig.create("quick", dataset=dataset, encoder=encoder, method="plain", n_train="all", steps=10 ** 6)
+    names = ["plain", *(row.name for row in rows if row.fine_tunes and row.name != "plain" and not row.augment)]
+    contest = {name: partial(_steps, _mixing(base.with_(method=name))) for name in names}
+    table = {"command": f"dnm {shlex.join(sys.argv[1:])}", "device": device_name(resolve_device(base)[0]),
+             "steps": _race(contest, base, blocks, steps, base.batch_size, "plain")}
+    if out:
+        write_atomically(out, (json.dumps(table, indent=1) + "\n").encode())
+        print(f"stored: {out}")
+    return table
+
+
+def _mixing(config: RunConfig) -> Run:
+    """A run whose first step mixes, as if a first phase had seen every sentence."""
+    run = Run(config)
+    run.start = 0
+    if "visits" in run.memory:
+        run.memory["visits"] += 1
+    return run
 
 
 def _contestants(config: RunConfig, sizes: list[int]) -> tuple[dict[str, Callable], dict[str, Callable]]:
@@ -172,8 +197,9 @@ def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     return _now(device) - started
 
 
-def _race(contest: dict[str, Callable], config: RunConfig, blocks: int, steps: int, sentences: int) -> list[dict]:
-    """Time all in turn, forth and back; rows with milliseconds a step and run and the ratio to the Trainer."""
+def _race(contest: dict[str, Callable], config: RunConfig, blocks: int, steps: int, sentences: int,
+          rival: str = "Trainer") -> list[dict]:
+    """Time all in turn, forth and back; rows with milliseconds a step and run and the ratio to ``rival``."""
     print(f"{config.precision}: {blocks} blocks of {steps}, after one to warm up …", flush=True)
     times: dict[str, list[float]] = {name: [] for name in contest}
     for block in range(-1, blocks):
@@ -183,11 +209,12 @@ def _race(contest: dict[str, Callable], config: RunConfig, blocks: int, steps: i
             except RuntimeError as error:  # a CUDA graph, the GPU's memory: the others go on
                 print(f"  {name} drops out: {str(error).splitlines()[0]}")
                 del contest[name], times[name]
-    text = ("  {contestant:26} {milliseconds:8.1f} ms ({fastest:.1f} to {slowest:.1f}), {faster_than_trainer:.2f} x "
-            "the Trainer's speed, {sentences_per_second:.0f} sentences/s")
+    ratio = f"faster_than_{rival.lower()}"
+    text = (f"  {{contestant:26}} {{milliseconds:8.1f}} ms ({{fastest:.1f}} to {{slowest:.1f}}), {{{ratio}:.2f}} x the "
+            f"speed of {rival}, {{sentences_per_second:.0f}} sentences/s")
     return [_told(text, precision=config.precision, contestant=name, milliseconds=median(found), fastest=min(found),
                   slowest=max(found), sentences_per_second=1000 * sentences / median(found),
-                  faster_than_trainer=median(b / a for a, b in zip(found, times["Trainer"][1:], strict=True)))
+                  **{ratio: median(b / a for a, b in zip(found, times[rival][1:], strict=True))})
             for name, (_, *found) in times.items()]
 
 

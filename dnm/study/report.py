@@ -16,7 +16,7 @@ from dnm.plots.look import numbers
 from dnm.plots.page import figure_html, page, save, table_html
 from dnm.runs.results import frame, keep, load
 from dnm.runs.store import RunStore, load_files, records_in
-from dnm.study import claims
+from dnm.study import claims, controls
 from dnm.study.beside import beside, comparable_runs
 from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
 from dnm.study.statistics import Difference, holm
@@ -109,6 +109,11 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     if found and len(glance := overview(rows)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
         parts.append(("The systems at a glance", text, glance, None))
+    if len(every := controls.beside_controls(runs)):
+        text = (f"Every system with 50 labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
+                "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
+                "table.")
+        parts.append(("Is it the mixing?", text, controls.readable(every), None))
     for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
         smallest = table[table.n_train == table.n_train.iloc[0]]
