@@ -32,27 +32,40 @@ class Inputs(NamedTuple):
 
 
 class Batches:
-    """The training sentences as word pieces, and which of them make up the batch of a step."""
+    """The training sentences as word pieces, and which of them make up the batch of a step.
+
+    Of sentence i there may be ``counts[i]`` versions, one behind the other in ``sentences``, the original first.
+    """
 
     def __init__(self, sentences: list[np.ndarray], labels: np.ndarray, config: RunConfig, share_rows: bool = True,
-                 word_size: int = 0):
+                 word_size: int = 0, counts: np.ndarray | None = None):
         self.sentences, self.labels, self.config, self.share_rows = sentences, labels, config, share_rows
         self.method, self.matrix = config.row, (config.max_length, word_size)
         self.lengths = np.array([len(sentence) for sentence in sentences])
-        self.size = min(config.batch_size, len(sentences))
-        self.per_epoch = len(sentences) // self.size
+        self.counts = np.ones(len(labels), int) if counts is None else counts
+        self.owner = np.repeat(np.arange(len(labels)), self.counts)  # whose version each is
+        self.size = min(config.batch_size, len(labels))
+        self.per_epoch = len(labels) // self.size
 
     def __call__(self, step: int) -> np.ndarray:
         """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out."""
         epoch, turn = divmod(step, self.per_epoch)
         if getattr(self, "epoch", None) != epoch:
             rng = np.random.default_rng(stream("batches", self.config.seed, epoch))
-            self.epoch, self.order = epoch, rng.permutation(len(self.sentences))
+            self.epoch, self.order = epoch, rng.permutation(len(self.labels))
         return self.order[turn * self.size:(turn + 1) * self.size]
+
+    def versions(self, step: int) -> np.ndarray:
+        """Positions ``[N]`` among all versions of those that the step takes, each drawn uniformly."""
+        index, counts = self(step), self.counts
+        if len(self.sentences) == len(self.labels):
+            return index
+        share = np.random.default_rng(stream("augment", self.config.seed, step)).random(self.size)
+        return np.cumsum(counts)[index] - counts[index] + (share * counts[index]).astype(int)
 
     def inputs(self, steps: Iterable[int], shape: tuple[int, int] = (0, 0)) -> Inputs:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
-        key, index = self.config.seed, np.stack([self(step) for step in steps])
+        key, index = self.config.seed, np.stack([self.versions(step) for step in steps])
         draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
         who = [index]
         if self.method.mixes_words:
@@ -60,7 +73,8 @@ class Batches:
         lengths = np.maximum.reduce([self.lengths[one] for one in who])
         layout = pack_alike(lengths, self.config.max_length, self.share_rows, shape)
         ids = [layout.place([self.sentences[i] for i in one.flat]) for one in who]
-        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
+        labels = torch.from_numpy(self.labels[self.owner[index]])
+        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, labels,
                       Draws(*map(torch.stack, zip(*draws, strict=True))))
 
 

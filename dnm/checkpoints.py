@@ -52,4 +52,5 @@ def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
 
 
 def _identity(run) -> dict:
-    return {"config": run.config.to_dict(), "data": run.data.fingerprint, "weights": run.weights}
+    return {"config": run.config.to_dict(), "data": run.data.fingerprint, "weights": run.weights,
+            "augmentation": run.augmentation or None}

@@ -32,6 +32,7 @@ class Method:
     original_weight: float = 0.0  # of the unmixed sentences' loss
     start: float = 0.0  # share of the steps before mixing begins
     augment: str = ""  # what makes further versions of the training texts: eda, translation
+    copies: int = 0  # of each text, at most
 
     @property
     def selects(self) -> bool:
@@ -86,6 +87,9 @@ _ROWS = [
     Method("label-embedding", "Label embeddings, no mixing", "our control", "none", "none", "none", "none", "cosine"),
     Method("logreg", "Logistic regression", "our baseline, frozen features",
            "frozen", "none", "none", "none", "cross-entropy"),
+    Method("eda", "EDA", "Wei and Zou 2019", "none", "none", "none", "none", "cross-entropy", augment="eda", copies=9),
+    Method("back-translation", "Back-translation", "Edunov et al. 2018", "none", "none", "none", "none",
+           "cross-entropy", augment="translation", copies=1),
 ]
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
