@@ -138,11 +138,11 @@ def eda_copies(config: RunConfig, texts: list[str], table, vocabulary: dict[str,
         synonyms = wordnet(wanted, wordnet_folder()) if config.synonyms == "wordnet" else read_synonyms(config.synonyms)
     elif config.from_scratch and not config.word_vectors:
         say_once(f"{config.encoder} starts from random word vectors, so eda swaps and leaves out words only; name a "
-                  "file of synonyms, or 'wordnet', for the other two operations")
+                 "file of synonyms, or 'wordnet', for the other two operations")
     else:
         synonyms = neighbours(wanted, table, vocabulary)
         say_once("the synonyms of eda are neighbours in the encoder's word embeddings, among which are antonyms; name "
-                  "a file of synonyms, or 'wordnet', for others")
+                 "a file of synonyms, or 'wordnet', for others")
     return [eda(text, config.row.copies, synonyms, np.random.default_rng(int(_digest("eda", config.seed, text), 16)))
             for text in texts]
 
@@ -178,28 +178,27 @@ def wordnet(wanted: list[str], folder: Path) -> Synonyms:
     """For each wanted word the others of every synonym set that it, or a base form of it, is in."""
     found: Synonyms = {word: [] for word in wanted}
     for part, rules in _ENDINGS.items():
-        sets, file = _synonym_sets(folder / f"data.{part}"), folder / f"{part}.exc"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        irregular = dict(line.split(maxsplit=1) for line in lines)
+        sets, irregular = _synonym_sets(folder, part, _files(folder, f"data.{part}", f"{part}.exc"))
         for word, others in found.items():
             regular = (word.removesuffix(end) + base for end, base in rules if word.endswith(end))
-            bases = [word, *irregular.get(word, "").split(), *regular]
+            bases = [word, *irregular.get(word, []), *regular]
             others += [o for base in dict.fromkeys(bases) for one in sets.get(base, []) for o in one if o not in bases]
     return {word: list(dict.fromkeys(others)) for word, others in found.items()}
 
 
 @lru_cache(maxsize=4)
-def _synonym_sets(file: Path) -> dict[str, list[list[str]]]:
-    """The synonym sets of each word of a part of speech; for the format see wndb(5WN)."""
+def _synonym_sets(folder: Path, part: str, digest: str) -> tuple[dict[str, list[list[str]]], Synonyms]:
+    """The synonym sets of each word of a part of speech, and base forms of the irregular ones, as in wndb(5WN)."""
     sets: dict[str, list[list[str]]] = {}
-    with mendable(f"cannot read WordNet's {file} ({{}}): install it anew"):
-        for line in file.read_text(encoding="utf-8").splitlines():
+    with mendable(f"cannot read WordNet's files of the {part} in {folder} ({{}}): install them anew"):
+        lines = [line.split() for file in folder.glob(f"{part}.exc") for line in file.read_text("utf-8").splitlines()]
+        for line in (folder / f"data.{part}").read_text("utf-8").splitlines():
             if not line.startswith("  "):  # as the licence does
                 fields = line.split()  # place, file, kind, how many words (hexadecimal), then words, each with a number
                 names = [" ".join(words(re.sub(r"\(.*", "", name))) for name in fields[4:4 + 2 * int(fields[3], 16):2]]
                 for name in filter(None, names):
                     sets.setdefault(name, []).append([*filter(None, names)])
-    return sets
+    return sets, {word: bases for word, *bases in filter(None, lines)}
 
 
 def neighbours(wanted: list[str], table, vocabulary: dict[str, int]) -> Synonyms:
@@ -210,12 +209,16 @@ def neighbours(wanted: list[str], table, vocabulary: dict[str, int]) -> Synonyms
     whole = {token.removeprefix(mark): i for token, i in sorted(vocabulary.items(), key=lambda item: item[1])
              if token.startswith(mark)}
     names = content([word for word in whole if word.isalpha() and word == word.lower()])
-    rows = torch.nn.functional.normalize(table[[whole[word] for word in names]].detach().float().cpu(), dim=-1)
+    # In double precision, so that what else is wanted, which changes the rounding, changes no order.
+    rows = torch.nn.functional.normalize(table[[whole[word] for word in names]].detach().double().cpu(), dim=-1)
     places, found = {word: i for i, word in enumerate(names)}, {}
-    for word in filter(places.__contains__, wanted):
-        alike, near = (rows @ rows[places[word]]).topk(min(NEAREST + 1, len(names)))
-        these = [names[i] for cosine, i in zip(alike.tolist(), near.tolist(), strict=True) if cosine >= ALIKE]
-        found[word] = [other for other in these if other != word][:NEAREST]
+    asked = [word for word in wanted if word in places]
+    for start in range(0, len(asked), 256):
+        part = asked[start:start + 256]
+        alike, near = (rows[[places[word] for word in part]] @ rows.T).topk(min(NEAREST + 1, len(names)))
+        for word, cosines, order in zip(part, alike.tolist(), near.tolist(), strict=True):
+            these = (names[i] for cosine, i in zip(cosines, order, strict=True) if cosine >= ALIKE)
+            found[word] = [other for other in these if other != word][:NEAREST]
     return found
 
 
@@ -229,7 +232,7 @@ def _translators(config: RunConfig) -> list[Path]:
 
 
 def translations(config: RunConfig, texts: list[str], *_) -> list[list[str]]:
-    """The copies of every text that differ from it, as far as they are there from the cache, ``data/translations``."""
+    """The copies of every text that differ from it; each is kept in ``data/translations``, and made once."""
     from tqdm import tqdm
 
     folders, models, load, copies = _translators(config), source(config), cache(translator), []
@@ -243,21 +246,18 @@ def translations(config: RunConfig, texts: list[str], *_) -> list[list[str]]:
             except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
                 made.append(round_trip(text, *map(load, folders), int(key[:14], 16)))
                 write_atomically(path, json.dumps({"text": text, "copy": made[-1]}, ensure_ascii=False).encode())
-        copies.append([copy for copy in dict.fromkeys(made) if copy and _bare(copy) != _bare(text)])
+        copies.append([copy for copy in dict.fromkeys(made) if copy])
     return copies
 
 
 def round_trip(text: str, there, back, seed: int) -> str:
-    """A text there and back; small letters are so again afterwards, and marks apart that are apart in the text."""
+    """A text there and back, or nothing where it says the same; small letters, and marks that stand apart, stay so."""
     marks = r"\s+([.,!?;:]|n't|'\w+)(?=\s|$)"
     found = back(there(re.sub(marks, r"\1", text), seed), seed + 1).strip()
     for mark in sorted(set(re.findall(marks, text))):
         found = re.sub(rf"(?<=[^\s.,!?;:]){re.escape(mark)}(?=[\s.,!?;:]|$)", f" {mark}", found)
-    return found if text != text.lower() else found.lower()
-
-
-def _bare(text: str) -> str:
-    return "".join(text.split()).casefold()
+    same = "".join(found.split()).casefold() == "".join(text.split()).casefold()
+    return "" if same else found.lower() if text == text.lower() else found
 
 
 def translator(folder: Path):
