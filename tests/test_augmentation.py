@@ -14,6 +14,7 @@ import transformers as hf
 from test_training import ENCODERS, essence, stop_after
 
 from dnm.batches import Batches
+from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data import augmentation as augment
 from dnm.data.hub import minilm_folder
@@ -369,25 +370,26 @@ def test_the_cache_is_read_and_a_damaged_file_made_anew(translated, tmp_path):
 
 
 def test_sampling_follows_the_models_probabilities_at_the_temperature(marian):
-    """The first piece, against a softmax of the unmodified model's scores: no beams, no cut to the 50 likeliest."""
+    """Of pieces that are equally likely everywhere, against a softmax: no beams, no cut to the 50 likeliest."""
     folder = marian[0]
     model, tokenizer = hf.MarianMTModel.from_pretrained(folder), hf.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         model.lm_head.weight.mul_(0)
         model.final_logits_bias.copy_(torch.full_like(model.final_logits_bias, -1e4))
-        likely = tokenizer.convert_tokens_to_ids(["good", "bad", "film"])
-        model.final_logits_bias[0, likely] = torch.tensor([1.0, 0.0, -1.0])
+        many = [word for word in sorted(tokenizer.get_vocab()) if word.isalpha() and word.isascii() and len(word) > 5][:100]
+        scores = torch.tensor([1.0, 0.0, -1.0, *(-3 - i / 1000 for i in range(len(many)))])
+        model.final_logits_bias[0, tokenizer.convert_tokens_to_ids(["good", "bad", "film", *many])] = scores
     target = folder.parent / "biased"
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     translate = augment.translator(target)
     state = torch.get_rng_state()
-    first = Counter(translate("a text", seed).split()[0] for seed in range(400))
+    found = Counter(word for seed in range(60) for word in translate("a text", seed).split())
     assert torch.equal(torch.get_rng_state(), state)
-    expected = torch.softmax(torch.tensor([1.0, 0.0, -1.0]) / augment.TEMPERATURE, 0).tolist()
-    for word, share in zip(("good", "bad", "film"), expected, strict=True):
-        assert first[word] / 400 == pytest.approx(share, abs=5 * (share * (1 - share) / 400) ** 0.5)
-    assert len(translate("a text", 0).split()) <= 2 * len(tokenizer("a text")["input_ids"]) + 10  # it never ends by itself
+    expected = torch.softmax(scores / augment.TEMPERATURE, 0).tolist()
+    for word, share in zip(("good", "bad", "film"), expected, strict=False):
+        assert found[word] / found.total() == pytest.approx(share, abs=5 * (share * (1 - share) / found.total()) ** 0.5)
+    assert found.total() == 60 * (2 * len(tokenizer("a text")["input_ids"]) + 10)  # as it never ends by itself
 
 
 def test_translators_that_give_a_text_back_are_plain(translated, tiny, monkeypatch):
@@ -413,13 +415,14 @@ def test_a_text_is_put_together_before_and_taken_apart_after():
 
 
 def test_empty_copies_are_dropped_and_a_run_of_translations_goes_on(translated, tmp_path, monkeypatch):
-    record, run = fit(translated())
-    assert run.augmentation["copies"] == 24 and " and " in run.augmentation["source"] and record["augmentation"] == run.augmentation
+    config = translated(n_train=8, batch_size=4)
+    record, run = fit(config)
+    assert run.augmentation["copies"] == 8 and " and " in run.augmentation["source"] and record["augmentation"] == run.augmentation
     path = tmp_path / "run.checkpoint.safetensors"
     event, tell = stop_after(3)
     with pytest.raises(Interrupted):
-        fit(translated(), checkpoint=path, stop=event, on_progress=tell)
-    assert essence(fit(translated(), checkpoint=path)[0]) == essence(record)
+        fit(config, checkpoint=path, stop=event, on_progress=tell)
+    assert essence(fit(config, checkpoint=path)[0]) == essence(record)
     monkeypatch.setattr(augment, "translator", lambda folder: lambda text, seed: " ")
     assert augment.translations(translated(seed=7), TEXTS) == [[], [], []]
 
@@ -436,3 +439,12 @@ def test_what_is_no_translator_says_so(tiny, tiny_models, marian, tmp_path):
     (empty / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(DnmError, match=r"translator .*no \*\.safetensors"):
         Run(tiny(method="back-translation", translators=f"{there},{empty}"))
+
+
+def test_a_classifier_of_ones_own_texts_learns_with_eda_and_is_kept(tiny_models, tmp_path):
+    texts = [f"the {food} was {how}" for food in ("soup", "bread", "fish") for how in ("good", "awful", "fine", "bad")]
+    classifier = DNMClassifier(method="eda", encoder=str(tiny_models["bert"]), steps=2, batch_size=6, random_state=0, device="cpu")
+    classifier.fit(texts, ["good", "bad"] * 6).save(tmp_path / "model")
+    assert (DNMClassifier.load(tmp_path / "model", "cpu").scores(texts) == classifier.scores(texts)).all()
+    with pytest.raises(DnmError, match="back-translation needs translators"):
+        classifier.set_params(method="back-translation").fit(texts, ["good", "bad"] * 6)
