@@ -35,20 +35,18 @@ _ENDINGS = {part: [rule.split(":") for rule in rules.split()] for part, rules in
     "verb": "s: ies:y es:e es: ed:e ed: ing:e ing:", "adj": "er: est: er:e est:e", "adv": ""}.items()}
 
 
-def versions(config: RunConfig, texts: list[str], table, vocabulary: dict[str, int]
-             ) -> tuple[list[str], np.ndarray, dict]:
+def versions(config: RunConfig, texts: list[str], *words_of) -> tuple[list[str], np.ndarray, dict]:
     """Every text with its copies behind it; how many versions each has ``[n]``; what the run's record tells of them.
 
-    ``table`` ``[V, e]`` are word embeddings, ``vocabulary`` their words. Rows that do not augment: the texts alone.
+    ``words_of`` the encoder are the table ``[V, e]`` of its word embeddings and the vocabulary.
     """
-    counts, word = np.ones(len(texts), int), config.row.augment
-    if not word:
-        return texts, counts, {}
+    if not config.row.augment:
+        return texts, np.ones(len(texts), int), {}
     about = {"source": source(config)}  # which says what is missing
-    made = {"eda": eda_copies, "translation": translations}[word](config, texts, table, vocabulary)
+    made = {"eda": eda_copies, "translation": translations}[config.row.augment](config, texts, *words_of)
     every = [version for text, copies in zip(texts, made, strict=True) for version in (text, *copies)]
     about |= {"copies": len(every) - len(texts), "digest": _digest(every)[:16]}
-    return every, counts + [len(copies) for copies in made], about
+    return every, np.array([1 + len(copies) for copies in made]), about
 
 
 def source(config: RunConfig) -> str:
@@ -153,23 +151,20 @@ def read_synonyms(path: str) -> Synonyms:
     """A file of lines of a word, a tab and its synonyms with commas between; a word's lines add up."""
     found: Synonyms = {}
     with mendable(f"cannot read synonyms {path} ({{}}): expected lines of a word, a tab, and its synonyms with commas"):
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
-            word, tab, others = line.partition("\t")
-            word, *others = (" ".join(words(part)) for part in [word, *others.split(",")])
-            if not (tab and word and any(others)):
-                if line.strip():
-                    raise ValueError(f"line {number}: {line[:40]!r}")
-                continue
-            found[word] = found.get(word, []) + [other for other in others if other]
+        lines = enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1)
+        for number, line in ((number, line) for number, line in lines if line.strip()):
+            word, *others = (" ".join(words(part)) for part in re.split("[\t,]", line))
+            if not (word and any(others)):
+                raise ValueError(f"line {number}: {line[:40]!r}")
+            found.setdefault(word, []).extend(filter(None, others))
     return found
 
 
 def wordnet_folder() -> Path:
     """Where WordNet's files are: ``$WNSEARCHDIR``, ``$WNHOME/dict``, or where Debian puts them."""
-    home = f"{os.environ.get('WNHOME', '')}/dict"
-    for place in filter(None, (os.environ.get("WNSEARCHDIR"), home, "/usr/share/wordnet")):
-        if (Path(place) / "data.noun").is_file():
-            return Path(place)
+    places = (os.environ.get("WNSEARCHDIR", ""), f"{os.environ.get('WNHOME', '')}/dict", "/usr/share/wordnet")
+    if found := [Path(place) for place in places if place and (Path(place) / "data.noun").is_file()]:
+        return found[0]
     raise DnmError("synonyms 'wordnet': WordNet's files (data.noun, …) are not here; install them (Debian's package is "
                    "wordnet-base), or name their folder in $WNSEARCHDIR")
 
@@ -213,8 +208,7 @@ def neighbours(wanted: list[str], table, vocabulary: dict[str, int]) -> Synonyms
     rows = torch.nn.functional.normalize(table[[whole[word] for word in names]].detach().double().cpu(), dim=-1)
     places, found = {word: i for i, word in enumerate(names)}, {}
     asked = [word for word in wanted if word in places]
-    for start in range(0, len(asked), 256):
-        part = asked[start:start + 256]
+    for part in (asked[start:start + 256] for start in range(0, len(asked), 256)):
         alike, near = (rows[[places[word] for word in part]] @ rows.T).topk(min(NEAREST + 1, len(names)))
         for word, cosines, order in zip(part, alike.tolist(), near.tolist(), strict=True):
             these = (names[i] for cosine, i in zip(cosines, order, strict=True) if cosine >= ALIKE)
@@ -275,18 +269,17 @@ def translator(folder: Path):
                                                              output_loading_info=True, **local)
         if found["missing_keys"]:
             raise DnmError(f"the translator in {folder} lacks weights: {min(found['missing_keys'])}")
-    room = getattr(model.config, "max_position_embeddings", 512)
+    room = getattr(model.eval().config, "max_position_embeddings", 512)
     model.generation_config.max_length = None  # the length of a text decides
 
     @torch.no_grad()
     def translate(text: str, seed: int) -> str:
-        given = tokenizer(text, truncation=True, max_length=room, return_tensors="pt")
-        most = min(room - 1, 2 * given["input_ids"].shape[1] + 10)  # a sample may never come to its end
+        ids = tokenizer(text, truncation=True, max_length=room, return_tensors="pt")["input_ids"]
+        most = min(room - 1, 2 * ids.shape[1] + 10)  # a sample may never come to its end
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = model.generate(given["input_ids"], attention_mask=given["attention_mask"], do_sample=True,
-                                  temperature=TEMPERATURE, top_k=0, top_p=1.0, num_beams=1, max_new_tokens=most)
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=TEMPERATURE,
+                                  top_k=0, top_p=1.0, num_beams=1, max_new_tokens=most)
         return tokenizer.decode(made[0], skip_special_tokens=True)
 
-    model.eval()
     return translate
