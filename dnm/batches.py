@@ -35,15 +35,20 @@ class Inputs(NamedTuple):
 
 
 class Batches:
-    """The training sentences as word pieces, and which of them make up the batch of a step."""
+    """The training sentences as word pieces, and which of them make up the batch of a step.
+
+    Of sentence i there may be ``counts[i]`` versions, one behind the other in ``sentences``, the original first.
+    """
 
     def __init__(self, sentences: list[np.ndarray], labels: np.ndarray, config: RunConfig, share_rows: bool = True,
-                 word_size: int = 0):
+                 word_size: int = 0, counts: np.ndarray | None = None):
         self.sentences, self.labels, self.config, self.share_rows = sentences, labels, config, share_rows
         self.method, self.matrix = config.row, (config.max_length, word_size)
         self.lengths = np.array([len(sentence) for sentence in sentences])
-        self.size = min(config.batch_size, len(sentences))
-        self.per_epoch, self.halves = len(sentences) // self.size, ()
+        self.counts = np.ones(len(labels), int) if counts is None else counts
+        self.owner = np.repeat(np.arange(len(labels)), self.counts)  # whose version each is
+        self.size = min(config.batch_size, len(labels))
+        self.per_epoch, self.halves = len(labels) // self.size, ()
 
     def __call__(self, step: int) -> np.ndarray:
         """Positions ``[N]`` of the step's sentences: epochs of a fresh order each, the short rest left out.
@@ -57,7 +62,7 @@ class Batches:
         epoch, turn = divmod(step, self.per_epoch)
         if getattr(self, "epoch", None) != epoch:
             rng = np.random.default_rng(stream("batches", self.config.seed, epoch))
-            self.epoch, self.order = epoch, rng.permutation(len(self.sentences))
+            self.epoch, self.order = epoch, rng.permutation(len(self.labels))
         return self.order[turn * self.size:(turn + 1) * self.size]
 
     def _part(self, half: np.ndarray, step: int, size: int, name: str) -> np.ndarray:
@@ -67,9 +72,17 @@ class Batches:
                   for epoch in np.unique(places // len(half)).tolist()}
         return np.array([orders[place // len(half)][place % len(half)] for place in places.tolist()])
 
+    def versions(self, step: int) -> np.ndarray:
+        """Positions ``[N]`` among all versions of those that the step takes, each drawn uniformly."""
+        index, counts = self(step), self.counts
+        if len(self.sentences) == len(self.labels):
+            return index
+        share = np.random.default_rng(stream("augment", self.config.seed, step)).random(self.size)
+        return np.cumsum(counts)[index] - counts[index] + (share * counts[index]).astype(int)
+
     def inputs(self, steps: Iterable[int], shape: tuple[int, int] = (0, 0)) -> Inputs:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
-        key, index = self.config.seed, np.stack([self(step) for step in steps])
+        key, index = self.config.seed, np.stack([self.versions(step) for step in steps])
         draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
         partners = np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1)
         own, longer = self.lengths[index], np.maximum(self.lengths[index], self.lengths[partners])
@@ -77,7 +90,8 @@ class Batches:
         layout = lay_out(longer if self.method.mixes_words else own)
         ids = [layout.place([self.sentences[i] for i in one.flat])
                for one in ([index, partners] if self.method.mixes_words else [index])]
-        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
+        labels = torch.from_numpy(self.labels[self.owner[index]])
+        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, labels,
                       tree_map(lambda *tensors: torch.stack(tensors), *draws),
                       lay_out(longer) if self.method.level == "layer" else ())
 

@@ -60,4 +60,5 @@ def _kept(run) -> dict:
 
 
 def _identity(run) -> dict:
-    return {"config": run.config.to_dict(), "data": run.data.fingerprint, "weights": run.weights}
+    return {"config": run.config.to_dict(), "data": run.data.fingerprint, "weights": run.weights,
+            "augmentation": run.augmentation or None}

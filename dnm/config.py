@@ -20,6 +20,7 @@ FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xlsx")  # each
 METHOD_SETTINGS = ("k", "alpha", "original_weight")
 # Settings born after results were kept: left out of a run's hash and record while they have their default.
 LATER = ("synonyms", "translators")
+AUGMENTS = {"synonyms": "eda", "translators": "translation"}  # settings of rows that augment, by what these are
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
 RESULT_FORMAT = 2  # of the records that runs leave
@@ -69,8 +70,8 @@ class RunConfig:
     text_column: str = ""  # column of one's own file that holds the sentences, guessed if empty
     label_column: str = ""  # column that holds the classes, guessed if empty
     word_vectors: str = ""  # text file of word vectors (GloVe's format) for cnn and lstm
-    synonyms: str = ""  # text file of synonyms for eda, a word, a tab and its synonyms a line
-    translators: str = ""  # two translation models for back-translation, there and back: folders or Hub ids, a comma
+    synonyms: str = ""  # of eda, a file (a word, a tab, its synonyms a line) or wordnet; else neighbouring embeddings
+    translators: str = ""  # of back-translation, two models, there and back: folders or Hub ids, a comma between
 
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":
@@ -92,6 +93,10 @@ class RunConfig:
         if values.get("word_vectors"):
             values["word_vectors"] = Path(str(values["word_vectors"])).expanduser().resolve().as_posix()
         values["encoder"] = _encoder(values.get("encoder", cls.encoder))
+        if values.get("synonyms") not in (None, "", "wordnet"):
+            values["synonyms"] = Path(str(values["synonyms"])).expanduser().resolve().as_posix()
+        if values.get("translators"):
+            values["translators"] = ",".join(map(_encoder, as_list(values["translators"])))
         for name, value in values.items():
             values[name] = _typed(name, value, getattr(cls, name))
         # What a method does not use does not make another run of it, so one command can serve several methods.
@@ -101,9 +106,9 @@ class RunConfig:
             values["alpha"] = method.alpha
         if method.level != "sentence":
             values["original_weight"] = method.original_weight
-        for name in LATER:
-            if not method.augment:
-                values[name] = getattr(cls, name)
+        for name, word in AUGMENTS.items():
+            if method.augment != word:
+                values[name] = ""
         if values["dataset"] in DATASETS:  # columns are those of one's own files, which may stand beside it in a list
             values["text_column"], values["label_column"] = cls.text_column, cls.label_column
         config = cls(**values)
@@ -139,6 +144,8 @@ class RunConfig:
             f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use {' or '.join(poolings)}":
                 self.pooling not in poolings,
             f"word_vectors are for cnn and lstm; {self.encoder!r} brings its own": self.word_vectors and not own,
+            f"translators are two models, there and back, with a comma between, got {self.translators!r}":
+                self.translators and len(self.translators.split(",")) != 2,
             str(unknown("precision", self.precision, precisions)): self.precision not in precisions,
             str(unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:1"))):
                 not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)}
@@ -160,19 +167,20 @@ class RunConfig:
     @property
     def label(self) -> str:
         """The profile's name and what was changed in it, such as ``quick (steps=100)``."""
-        changed = self._changed((*METHOD_SETTINGS, "dataset", "n_train", "method", "encoder", "seed", "device",
-                                 "precision", "text_column", "label_column"))
+        changed = self._changed((*METHOD_SETTINGS, *AUGMENTS, "dataset", "n_train", "method", "encoder", "seed",
+                                 "device", "precision", "text_column", "label_column"))
         return self.profile + (f" ({', '.join(changed)})" if changed else "")
 
     @property
     def title(self) -> str:
         """The method's name and what was changed in its own settings, such as ``DNM (original_weight=0.5)``."""
-        changed = self._changed(tuple(name for name in self.to_dict() if name not in METHOD_SETTINGS))
+        changed = self._changed(tuple(name for name in self.to_dict() if name not in (*METHOD_SETTINGS, *AUGMENTS)))
         return self.row.title + (f" ({', '.join(changed)})" if changed else "")
 
     def _changed(self, apart_from: tuple[str, ...]) -> list[str]:
         usual = RunConfig.create(self.profile, method=self.method, encoder=self.encoder).to_dict()
-        return [f"{name}={Path(value).name if name in ('word_vectors', 'synonyms') else value}"
+        paths = ("word_vectors", *AUGMENTS)
+        return [f"{name}={', '.join(Path(one).name for one in value.split(',')) if name in paths else value}"
                 for name, value in self.to_dict().items() if name not in apart_from and value != usual.get(name)]
 
     def with_(self, **changes) -> "RunConfig":

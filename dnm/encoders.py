@@ -6,8 +6,6 @@ Taught in notebook 04.
 
 import copy
 import math
-import warnings
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dnm.config import RunConfig
 from dnm.data import hub
 from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model
-from dnm.errors import DnmError
+from dnm.errors import DnmError, say_once
 from dnm.mixing import mix
 from dnm.packing import NOTHING, Layout
 from dnm.words import Tokenizer, Words, word_vectors
@@ -155,11 +153,6 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
         raise DnmError(f"encoder {config.encoder!r}: its tokenizer has {tokenizer.size} tokens, its model {rows} word "
                        "embeddings; save it again after `model.resize_token_embeddings(len(tokenizer))`")
     if way != "packed":
-        _say_once(f"encoder {config.encoder!r} runs slower than others: the sentences of a {model.config.model_type!r} "
-                  f"model cannot be packed, so each is computed {'in a row of its own' if way == 'padded' else way}")
+        say_once(f"encoder {config.encoder!r} runs slower than others: the sentences of a {model.config.model_type!r} "
+                 f"model cannot be packed, so each is computed {'in a row of its own' if way == 'padded' else way}")
     return encoder, tokenizer
-
-
-@lru_cache
-def _say_once(text: str) -> None:
-    warnings.warn(text, stacklevel=3)

@@ -2,8 +2,10 @@
 
 import difflib
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -34,6 +36,12 @@ def mendable(text: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DnmError(text.replace("{}", reason(error))) from None
+
+
+@lru_cache
+def say_once(text: str) -> None:
+    """A warning, the first time in a process."""
+    warnings.warn(text, stacklevel=3)
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> DnmError:

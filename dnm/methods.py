@@ -37,6 +37,7 @@ class Method:
     original_weight: float = 0.0  # of the unmixed sentences' loss
     start: float = 0.0  # share of the steps before mixing begins
     augment: str = ""  # what makes further versions of the training texts: eda, translation
+    copies: int = 0  # of each text, at most
 
     @property
     def selects(self) -> bool:
@@ -129,6 +130,9 @@ _ROWS = [
     # DMix: partners within the batch, never oneself (their code mixes a sentence with itself), by cosine distance;
     # the weight is that distance, relative to the largest, times a factor learned for each training sentence.
     Method("dmix", "DMix", "Sawhney et al. 2022", "sentence", "beyond", "distance", "pair", _CE),
+    Method("eda", "EDA", "Wei and Zou 2019", "none", "none", "none", "none", _CE, augment="eda", copies=9),
+    Method("back-translation", "Back-translation", "Edunov et al. 2018", "none", "none", "none", "none",
+           _CE, augment="translation", copies=1),
 ]
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}

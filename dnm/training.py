@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from dnm import __version__, checkpoints
 from dnm.batches import Batches, Encoded
 from dnm.config import RESULT_FORMAT, RunConfig
-from dnm.data import hub
+from dnm.data import augmentation, hub
 from dnm.data.datasets import Dataset, dataset_of, limited, subset
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError, Interrupted
@@ -67,8 +67,10 @@ class Run:
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
                     config.seed)
         self.model = Model(encoder, head)
-        self.batches = Batches(self.tokenizer(self.train.texts), self.train.labels, config, encoder.share_rows,
-                               encoder.words.table.shape[1])
+        texts, counts, self.augmentation = augmentation.versions(
+            config, self.train.texts, encoder.words.table, self.tokenizer.loaded.get_vocab())
+        self.batches = Batches(self.tokenizer(texts), self.train.labels, config, encoder.share_rows,
+                               encoder.words.table.shape[1], counts)
         self.model.to(self.device)
         if self.method.level == "layer" and not encoder.share_rows:
             raise DnmError(f"{self.method.name} mixes within an encoder whose sentences are packed, such as BERT or "
@@ -173,7 +175,7 @@ class Run:
             "label": self.config.label,
             "data": {"name": self.data.name, "fingerprint": self.data.fingerprint, "counts": self.data.counts,
                      "labels": list(self.data.label_names), "source": self.data.source, "ceiling": self.data.ceiling},
-            "encoder_weights": self.weights,
+            "encoder_weights": self.weights, **({"augmentation": self.augmentation} if self.augmentation else {}),
             "environment": {"device": device_name(self.device), "precision": self.precision, "torch": torch.__version__,
                             "transformers": transformers.__version__, "dnm": __version__,
                             "threads": torch.get_num_threads(), **({"fleet": self.fleet} if self.fleet > 1 else {})},

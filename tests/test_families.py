@@ -87,7 +87,7 @@ def family(request, common):
 
 @pytest.fixture(autouse=True)
 def anew():
-    encoders._say_once.cache_clear()
+    encoders.say_once.cache_clear()
 
 
 def encoder_of(folder, pooling="mean", **settings):
@@ -110,7 +110,7 @@ def test_every_family_gives_the_states_of_the_unmodified_model(family):
     for pooling in ("cls", "mean"):
         with contextlib.nullcontext() if way == "packed" else pytest.warns(UserWarning, match=f"{name}' runs slower.*cannot be packed"):
             encoder, sentences = encoder_of(folder, pooling)
-        encoders._say_once.cache_clear()
+        encoders.say_once.cache_clear()
         assert encoder.way == way and encoder.share_rows == (way == "packed")
         with torch.no_grad():
             expected = torch.stack([pooled(model(torch.from_numpy(one)[None]).last_hidden_state[0], pooling, name) for one in sentences])

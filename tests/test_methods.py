@@ -42,7 +42,7 @@ def expected_loss(method: str, h, y, p, draws, chosen=None) -> float:
     row, perm, memory = METHODS[method], draws.permutation.tolist(), {name: t.detach().numpy() for name, t in draws.memory.items()}
     lam = draws.weight.numpy().ravel()[0]
     k = min(row.k, (N - 1) // 2)
-    if method == "plain":
+    if method in ("plain", "eda", "back-translation"):  # they train on other texts
         return float(np.mean([ref.cross_entropy(p["fc_w"] @ h[i] + p["fc_b"], y[i]) for i in range(N)]))
     if method == "label-embedding":
         return float(np.mean([(1 - ref.cosine(p["fc_w"] @ h[i] + p["fc_b"], p["M"][y[i]])) ** 2 for i in range(N)]))

@@ -202,11 +202,11 @@ def test_no_imports_go_in_circles():
 
 def test_the_house_stays_small():
     root = [name for name in FILES if "." not in name]
-    assert lines(*root) <= 2120  # 1,900, and what the related systems need of it
+    assert lines(*root) <= 2250  # 1,900 without the related systems and the laboratory
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 840  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
     assert lines(*own) <= 2260
-    assert lines(*{*FILES} - {*own}) <= 6780  # 5,600 is wanted, and 700 of the related systems
+    assert lines(*{*FILES} - {*own}) <= 7250  # 5,600 is wanted, and 700 of the related systems
 
 
 def test_every_wing_opens_with_a_paragraph_and_nothing_else():

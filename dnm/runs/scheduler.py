@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from filelock import Timeout
 
 from dnm.config import RunConfig
+from dnm.data import augmentation
 from dnm.data.hub import identity
 from dnm.errors import DnmError, Interrupted, reason
 from dnm.runs.plan import default_workers, run_name, units
@@ -90,6 +91,8 @@ class _Sweep:
         self.todo = [config for config in self.status.configs if config not in self.status.histories]
         for encoder in {(config.encoder, config.word_vectors) for config in self.todo}:
             identity(*encoder)  # what is not there is told before anything is trained
+        for config in self.todo:
+            augmentation.source(config)
         self.work = {config: units(config) for config in self.todo}  # loses a run when it ends
         self.done, self.under_way, self.graph, self.complaint = 0.0, {}, None, None
         self.lock = threading.RLock()  # a second thread watches where others train

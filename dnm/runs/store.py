@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from dnm.config import RESULT_FORMAT, RunConfig
+from dnm.data import augmentation
 from dnm.data.datasets import dataset_of
 from dnm.data.hub import identity
 from dnm.disk import DiskError, lock, write_atomically
@@ -99,9 +100,11 @@ class RunStore:
         path = self.result_path(config)
         if not path.exists():
             return None
-        weights = None
+        weights = made = None
         with contextlib.suppress(DnmError):  # stored results can be read where there are none
             weights = identity(config.encoder, config.word_vectors)
+        with contextlib.suppress(DnmError):
+            made = augmentation.source(config)
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             why = ("is not the result of this run" if
@@ -109,7 +112,9 @@ class RunStore:
                    "was trained on other sentences (the data set has changed)" if
                    result["data"]["fingerprint"] != dataset_of(config).fingerprint else
                    "was trained from other weights (the encoder has changed)" if
-                   weights not in (None, result["encoder_weights"]) else "")
+                   weights not in (None, result["encoder_weights"]) else
+                   "was trained on other copies (its synonyms or translators have changed)" if
+                   made not in (None, result.get("augmentation", {}).get("source", "")) else "")
             result["test_accuracy"], result["history"], result["test_predictions"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             why = f"cannot be read ({type(error).__name__})"
