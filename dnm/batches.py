@@ -19,7 +19,8 @@ class Inputs(NamedTuple):
     """All that the steps of a run need: W steps are stacked in front of every shape.
 
     ``ids`` ``[R, T]`` are word pieces in the rows of ``layout``, ``[2, R, T]`` (the sentences and their partners)
-    where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers.
+    where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers. At rate 0 nothing
+    is encoded: ``ids`` ``[N]`` are then the sentences' places among the training sentences, and ``layout`` is empty.
     """
 
     ids: Tensor
@@ -54,14 +55,16 @@ class Batches:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
         key, index = self.config.seed, np.stack([self(step) for step in steps])
         draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
+        labels, stacked = torch.from_numpy(self.labels[index]), Draws(*map(torch.stack, zip(*draws, strict=True)))
+        if self.config.frozen:
+            return Inputs(torch.from_numpy(index), (), labels, stacked)
         who = [index]
         if self.method.mixes_words:
             who.append(np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1))
         lengths = np.maximum.reduce([self.lengths[one] for one in who])
         layout = pack_alike(lengths, self.config.max_length, self.share_rows, shape)
         ids = [layout.place([self.sentences[i] for i in one.flat]) for one in who]
-        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, torch.from_numpy(self.labels[index]),
-                      Draws(*map(torch.stack, zip(*draws, strict=True))))
+        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, labels, stacked)
 
 
 class Encoded:

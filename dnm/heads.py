@@ -63,6 +63,7 @@ class Head(nn.Module):
                  seed: int = 0):
         super().__init__()
         self.method, self.k, self.original_weight = method, k, original_weight
+        self.by_role = False  # at rate 0, where fc is most of the work: another order of sums, a fraction of them
         self.register_buffer("class_weight", None, persistent=False)  # ``[c]``, where classes count differently
         d, trained = hidden_size, {}
         layers = {"fc": lambda: nn.Linear(d, d if method.embeds_labels else classes)}
@@ -109,6 +110,15 @@ class Head(nn.Module):
         labels = self.method.labels
         return mixing.LABEL_WEIGHTS[labels](hidden, partners, weight, self.policy(labels))
 
+    def predicted(self, hidden: Tensor, partners: Tensor, weight: Tensor) -> Tensor:
+        """``fc(h_ij)`` ``[N, P, ...]`` of every pair's mixture (Eqs. 2, 4); of words mixed before, ``fc(h_i)``."""
+        if self.method.mixes_words:
+            return self.fc(hidden.unsqueeze(-2))
+        if self.by_role and weight.dim() < 2:  # fc is linear: N rows for each role instead of N times P
+            first, second = F.linear(weight * hidden, self.fc.weight), self.fc((1 - weight) * hidden)
+            return first.unsqueeze(-2) + mixing.gather_rows(second, partners)
+        return self.fc(mixing.mix_inputs(hidden, partners, weight))
+
     def loss(self, hidden: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``.
 
@@ -118,7 +128,6 @@ class Head(nn.Module):
         if not method.mixes:
             return self.plain_loss(hidden, labels)
         partners, weight = self.partners(hidden, draws), self.input_weight(draws.weight)
-        mixed = hidden.unsqueeze(-2) if method.mixes_words else mixing.mix_inputs(hidden, partners, weight)
         if method.embeds_labels:  # an embedding, as plain indexing adds up gradients in any order
             embedded = F.embedding(labels, self.label_embedding)
             first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
@@ -127,7 +136,7 @@ class Head(nn.Module):
         if (counts := self.class_weight) is not None:
             counts = counts[labels].unsqueeze(-1), counts[labels[partners]]
         label_weight = self.label_weight(hidden, partners, weight)
-        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, label_weight, counts)
+        loss = mixing.LOSSES[method.loss](self.predicted(hidden, partners, weight), first, second, label_weight, counts)
         if self.original_weight:  # only sentence-level methods have the unmixed sentences at hand
             loss = loss + self.original_weight * self.plain_loss(hidden, labels)
         return loss

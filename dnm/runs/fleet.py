@@ -34,10 +34,11 @@ def kind(config: RunConfig) -> tuple | None:
     """What runs must have in common to share a fleet; None for those that only train alone.
 
     Those are logistic regression, which takes no steps, the LSTM, whose kernels cannot be stacked, and encoders of a
-    family whose sentences are not packed, as not all of them can be stacked.
+    family whose sentences are not packed, as not all of them can be stacked. At rate 0 only heads are stacked.
     """
     row, encoder = config.row, config.encoder
-    if not row.fine_tunes or encoder == "lstm" or (encoder != "cnn" and family(encoder) not in PACKED):
+    if not row.fine_tunes or not (config.frozen or encoder == "cnn" or
+                                  (encoder != "lstm" and family(encoder) in PACKED)):
         return None
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
@@ -58,8 +59,10 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
 
 
 def fleet_size(config: RunConfig) -> int:
-    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there."""
+    """How many runs like this one fit the device at hand: on a CPU one, as stacking gains nothing there, or heads."""
     device, dtype = resolve_device(config)
+    if config.frozen and kind(config):
+        return MOST
     if device.type != "cuda" or kind(config) is None:
         return 1
     if config.encoder == "cnn":
@@ -134,7 +137,7 @@ class Fleet:
         if len({(kind(run.config), run.batches.size) for run in runs}) > 1 or not kind(self.first.config):
             raise DnmError("these runs cannot be trained together: a fleet shares data set, encoder, batch, steps and "
                            "rates; logreg, lstm and encoders that are not packed cannot be in one")
-        self.tables = self._share_words()
+        self.tables = self._share_states() if self.first.config.frozen else self._share_words()
         self.encoder = {name: self._stack(name, runs) for name in self.first.trained if name.startswith("encoder.")}
         groups: dict[tuple, list[int]] = {}
         for i, run in enumerate(runs):
@@ -150,10 +153,12 @@ class Fleet:
         self.optimiser = adamw([*self.encoder.values()],
                                [p for *_, head in self.heads for p in head.values() if p.requires_grad],
                                self.first.config, capturable=self.graphed)
-        # Of all training sentences, as the shape must not depend on those that the members have drawn.
-        lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
-        self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
-                                 self.first.batches.share_rows, self.first.method.mixes_words)
+        self.shape = (0, 0)
+        if not self.first.config.frozen:
+            # Of all training sentences, as the shape must not depend on those that the members have drawn.
+            lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
+            self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
+                                     self.first.batches.share_rows, self.first.method.mixes_words)
         self.window, self.start, self.at = None, -1, torch.zeros(1, dtype=torch.long, device=self.device)
 
     def _share_words(self) -> dict[str, Tensor]:
@@ -170,6 +175,10 @@ class Fleet:
         for words in every:
             words.table = every[0].table
         return {}
+
+    def _share_states(self) -> dict[str, Tensor]:
+        """At rate 0, the states of every run's training sentences, zeros behind those of fewer."""
+        return {"states": nn.utils.rnn.pad_sequence([run.model.states for run in self.members], batch_first=True)}
 
     @staticmethod
     def _stack(name: str, runs: list) -> nn.Parameter:
@@ -256,8 +265,9 @@ class Fleet:
             inputs = Inputs(ids, layout, None, None)
             return vmap(self._encode, in_dims=(0, 0, None))(self.encoder, self.tables, inputs)
 
-        hidden = {name: encoded.hidden(self.first.model.encoder, encode)
-                  for name, (encoded, _) in self.first.evaluated.items()}
+        hidden = {} if self.first.config.frozen else {  # each run knows its own, all the same
+            name: encoded.hidden(self.first.model.encoder, encode)
+            for name, (encoded, _) in self.first.evaluated.items()}
         for i, run in enumerate(self.members):
             if not run.failure:
                 try:

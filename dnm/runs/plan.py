@@ -15,6 +15,7 @@ from dnm.errors import DnmError
 from dnm.runs.progress import duration
 from dnm.runs.store import RunStore, records_in
 
+HEAD_STEPS = 30  # steps of a head alone, at rate 0, that take as long as one with MiniLM
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
 
@@ -48,8 +49,8 @@ def units(config: RunConfig) -> float:
     data = dataset_of(config)
     train = subset_size(data, config.n_train)
     held = sum(min(len(split), config.eval_limit or len(split)) for split in (data.validation, data.test))
-    if not config.row.fine_tunes:
-        return (train + held) / (3 * config.batch_size)
+    if not config.row.fine_tunes or config.frozen:
+        return (train + held) / (3 * config.batch_size) + (config.steps / HEAD_STEPS if config.row.fine_tunes else 0)
     return config.steps + -(-config.steps // config.eval_every) * held / (3 * config.batch_size)
 
 

@@ -1,0 +1,212 @@
+"""Rate 0: heads on hidden states that are computed once, alone and as a stack; the ablation lab."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import reference as ref
+import torch
+from test_fleet import essence
+from test_training import stop_after
+from torch.utils._pytree import tree_map
+from transformers import AutoModel
+
+from dnm import states
+from dnm.classify.estimator import DNMClassifier
+from dnm.config import PROFILES, RunConfig
+from dnm.errors import DnmError, Interrupted
+from dnm.heads import Head
+from dnm.methods import METHODS
+from dnm.runs.fleet import fit_fleet, fleet_size, fleets, kind
+from dnm.runs.results import frame
+from dnm.runs.scheduler import run_all
+from dnm.runs.store import RunStore
+from dnm.training import Run, fit
+
+HIDDEN = [name for name, row in METHODS.items() if row.level in ("none", "sentence") and not row.augment]
+
+
+@pytest.fixture
+def head(tiny):
+    """A configuration at rate 0 that trains in a moment."""
+    return lambda **settings: tiny(**dict(lr=0, k=None) | settings)
+
+
+def alone(folder, run, sentences) -> torch.Tensor:
+    """Hidden states of single sentences by the unmodified model, its mean over word pieces."""
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return torch.stack([model(torch.from_numpy(ids).unsqueeze(0)).last_hidden_state[0].mean(0) for ids in sentences])
+
+
+# ---------------------------------------------------------------- what rate 0 means
+
+def test_the_profile_trains_a_head_and_says_so():
+    config = RunConfig.create("head")
+    assert config.frozen and config.lr == 0 == config.dropout and config.label == "head (frozen encoder)"
+    assert RunConfig.create("head", steps=50).label == "head (frozen encoder, steps=50)"
+    assert RunConfig.create("quick", lr=0).label == "quick (frozen encoder)"
+    assert config.hash == RunConfig.create("head", dropout=0.3).hash  # dropout makes no other run of it
+    assert not any(RunConfig.create(profile).frozen for profile in PROFILES if profile != "head")
+    assert not RunConfig.create("head", lr=1e-5).frozen and RunConfig.create("head", lr=1e-5).dropout == 0.1
+
+
+@pytest.mark.parametrize("settings, message", [
+    (dict(method="wordmixup"), "wordmixup changes what the encoder reads: take an lr above 0"),
+    (dict(method="nonlinearmixup"), "nonlinearmixup changes what the encoder reads"),
+    (dict(encoder="cnn"), "lr=0 needs a pre-trained encoder"), (dict(encoder="lstm"), "lr=0 needs a pre-trained encoder"),
+    (dict(lr=-1), "lr cannot be negative")])
+def test_what_needs_an_encoder_that_learns_is_refused_in_one_line(settings, message):
+    with pytest.raises(DnmError, match=message) as refused:
+        RunConfig.create("head", **settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_new_levels_and_rows_that_rewrite_texts_are_refused(monkeypatch):
+    for name, changes in (("deep", dict(level="layer")), ("rewritten", dict(augment="eda"))):
+        monkeypatch.setitem(METHODS, name, replace(METHODS["senmixup"], name=name, **changes))
+        with pytest.raises(DnmError, match=f"{name} changes what the encoder reads"):
+            RunConfig.create("head", method=name)
+
+
+# ---------------------------------------------------------------- a run
+
+@pytest.mark.parametrize("method", ["dnm", "plain"])
+def test_a_steps_loss_and_gradients_are_those_of_the_unmodified_encoder(head, tiny_models, method):
+    """The loss against NumPy, some gradients by central differences, all against the ordinary loss of a head."""
+    run = Run(head(method=method))
+    index, parameters = run.batches(0), {name: p.detach().clone() for name, p in run.model.head.named_parameters()}
+    hidden, labels = alone(tiny_models["bert"], run, [run.batches.sentences[i] for i in index]), run.batches.labels[index]
+    names = {"v": "input_policy", "W": "label_policy", "M": "label_embedding", "fc_w": "fc.weight", "fc_b": "fc.bias"}
+    p = {short: parameters[name].double().numpy() for short, name in names.items() if name in parameters}
+    h, caught = hidden.double().numpy(), {}
+    run.optimiser.step = lambda: caught.update({name: q.grad.clone() for name, q in run.trained.items()})
+
+    def value() -> float:
+        if method == "dnm":
+            return ref.dnm_loss(h, labels, p, run.k)
+        return float(np.mean([ref.cross_entropy(p["fc_w"] @ one + p["fc_b"], y) for one, y in zip(h, labels, strict=True)]))
+
+    assert run.train_step().item() == pytest.approx(value(), rel=1e-5)
+    for short in {"M", "v", "fc_b"} & p.keys():
+        np.testing.assert_allclose(caught[f"head.{names[short]}"], ref.gradient(value, p[short]), atol=1e-5)
+    usual = Head(run.method, hidden.shape[1], 2, run.k, seed=run.config.seed)
+    assert run.model.head.by_role and not usual.by_role
+    usual.loss(hidden, torch.from_numpy(labels), tree_map(lambda one: one[0], run.batches.inputs([0]).draws)).backward()
+    assert caught.keys() == {f"head.{name}" for name, _ in usual.named_parameters()}  # and nothing of the encoder
+    for name, q in usual.named_parameters():
+        torch.testing.assert_close(caught[f"head.{name}"], q.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", HIDDEN)
+def test_every_row_that_mixes_hidden_states_is_the_ordinary_run_at_a_rate_too_small_to_move(head, tiny, method):
+    ordinary, frozen = fit(tiny(method=method, lr=1e-30, dropout=0.0))[0], fit(head(method=method))[0]
+    for row, other in zip(ordinary["history"], frozen["history"], strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_the_encoder_is_at_the_end_what_it_was(head, tiny_models):
+    _, run = fit(head(method="dnm"))
+    untouched, encoder = AutoModel.from_pretrained(tiny_models["bert"]), run.model.encoder
+    words = untouched.get_input_embeddings().weight
+    assert torch.equal(encoder.words.whole()[:-1], words) and all(name.startswith("head.") for name in run.trained)
+    assert not any(p.requires_grad for p in encoder.parameters())
+    ours = dict(encoder.model.named_parameters())
+    assert all(torch.equal(ours[name], p) for name, p in untouched.named_parameters() if p is not words and name in ours)
+    torch.testing.assert_close(run.model.states, alone(tiny_models["bert"], run, run.batches.sentences), atol=1e-5, rtol=1e-4)
+
+
+def test_a_stopped_run_ends_the_same_bit_for_bit_whatever_ran_before(head, tmp_path):
+    config, path = head(method="dnm", eval_every=2), tmp_path / "c.safetensors"
+    whole = essence(fit(config)[0])
+    states._built.cache_clear()
+    for step in (1, 4):
+        event, tell = stop_after(step)
+        with pytest.raises(Interrupted):
+            fit(config, checkpoint=path, stop=event, on_progress=tell)
+        fit(head(method="plain", seed=step))  # other sentences are encoded in between
+    assert essence(fit(config, checkpoint=path)[0]) == whole
+
+
+def test_states_are_computed_once_for_all_runs_of_a_process(head):
+    states._built.cache_clear()
+    first = Run(head(method="plain", n_train="all"))
+    seen = []
+    first.model.encoder.register_forward_hook(lambda *_: seen.append(1))
+    fit(first.config)
+    held = len(seen)
+    for seed in range(1, 4):  # all sentences in another order
+        run = fit(head(method="dnm", n_train="all", seed=seed))[1]
+    assert 0 < held == len(seen) and run.model.encoder is first.model.encoder
+    fit(head(method="dnm", n_train=24))
+    assert held < len(seen) < 2 * held  # a part of them is computed by itself
+    place = {run.batches.sentences[i].tobytes(): i for i in range(len(run.batches.sentences))}
+    other = [place[sentence.tobytes()] for sentence in first.batches.sentences]
+    assert other != sorted(other) and torch.equal(first.model.states, run.model.states[other])
+
+
+def test_no_more_than_a_few_sets_of_states_are_kept(head, monkeypatch):
+    states._built.cache_clear()
+    monkeypatch.setattr(states, "MOST", 3)
+    records = [essence(fit(head(method="plain", seed=seed))[0]) for seed in (0, 1, 2, 0)]
+    assert records[0] == records[-1] and len(Run(head()).model.encoder.known) == 3
+
+
+def test_a_model_is_saved_with_its_encoder_and_predicts_as_it_did(head, tmp_path):
+    _, run = fit(head(method="dnm"))
+    DNMClassifier.of(run).save(tmp_path / "model")
+    loaded = DNMClassifier.load(tmp_path / "model")
+    texts = run.data.test.texts[:60]
+    np.testing.assert_allclose(loaded.scores(texts), DNMClassifier.of(run).scores(texts), atol=1e-6)
+    assert fit(head(method="logreg"))[0]["test_accuracy"] == fit(head(method="logreg", lr=1e-3))[0]["test_accuracy"]
+
+
+# ---------------------------------------------------------------- a stack
+
+def test_a_fleet_of_heads_is_the_runs_alone(head):
+    """Seeds, K, partners and policies in one stack, some with fewer training sentences than others."""
+    configs = [head(method=method, seed=seed, n_train=24 + 6 * (seed % 3)) for seed, method in enumerate(HIDDEN)]
+    configs += [head(method="dnm", seed=3, k=k) for k in (1, 2, 3)] + [head(method="dnm", seed=3, original_weight=0.5)]
+    assert len({kind(config) for config in configs}) == 1
+    for config, (record, run) in zip(configs, fit_fleet(configs), strict=True):
+        single, other = fit(config)
+        for row, fleet_row in zip(single["history"], record["history"], strict=True):
+            assert row == pytest.approx(fleet_row, rel=1e-4, abs=1e-5), config.method
+        assert record["environment"]["fleet"] == len(configs)
+        for name, p in other.trained.items():
+            assert ((p - run.trained[name]).abs() < 1e-5).float().mean() > 0.9, (config.method, name)
+
+
+def test_the_scheduler_shares_heads_out_as_fleets_and_their_records_say_what_they_are(head, tmp_path):
+    configs = [head(method=method, seed=seed) for method in ("dnm", "plain") for seed in range(12)]
+    assert fleet_size(configs[0]) == 16 and [len(group) for group in fleets(configs)] == [16, 8]
+    assert kind(head(method="logreg")) is None and fleet_size(head(method="logreg")) == 1
+    records = run_all(configs[10:14], RunStore(tmp_path), workers=1)
+    assert {record["environment"]["fleet"] for record in records} == {4}
+    assert set(frame(records).profile.str.contains("frozen encoder")) == {True}
+    again = run_all(configs[10:14], RunStore(tmp_path), workers=1)
+    assert json.dumps(again) == json.dumps(records)
+
+
+def test_a_fleet_of_heads_stopped_goes_on_bitwise(head, tmp_path):
+    configs, path = [head(method=method) for method in ("dnm", "plain", "dnm-fiw")], tmp_path / "c.safetensors"
+    expected = [essence(record) for record, _ in fit_fleet(configs)]
+    event, tell = stop_after(4)
+    with pytest.raises(Interrupted):
+        fit_fleet(configs, checkpoint=path, stop=event, on_progress=tell)
+    assert [essence(record) for record, _ in fit_fleet(configs, checkpoint=path)] == expected
+
+
+def test_runs_of_a_frozen_encoder_stand_beside_the_paper_only_where_there_are_no_others(head, tiny):
+    from dnm.study.beside import comparable_runs
+
+    records = [fit(config)[0] for config in (head(method="plain"), head(method="dnm"), tiny(method="plain"))]
+    assert list(comparable_runs(frame(records)).method) == ["plain"] and list(comparable_runs(frame(records[:2])).method) == ["plain", "dnm"]
+    assert comparable_runs(frame([])).empty
+
+
+def test_a_frozen_run_is_less_work_than_one_that_trains_its_encoder(head, tiny):
+    from dnm.runs.plan import units
+
+    assert 0 < units(head(steps=300)) < units(tiny(steps=300)) / 5
