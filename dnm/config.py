@@ -130,10 +130,7 @@ class RunConfig:
 
     @property
     def frozen(self) -> bool:
-        """Whether the encoder is a constant, at rate 0: its hidden states are computed once, as at evaluation.
-
-        So there is no dropout in it, and a step is one of the head alone.
-        """
+        """Whether the encoder is a constant, at rate 0: its states are computed once, without dropout."""
         return self.lr == 0
 
     def _check(self) -> None:

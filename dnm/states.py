@@ -1,7 +1,6 @@
-"""Rate 0: an encoder that nothing trains, and the hidden states that it gives once and for all.
+"""Rate 0: an encoder that nothing trains, and the hidden states that it gives once for all, without dropout.
 
-Both are kept for the runs of a process, so that twenty seeds load one encoder and encode the test sentences once. It
-computes as at evaluation, without dropout. Taught in notebook 05.
+Both are kept for a process, so that twenty seeds load one encoder and encode the test set once. Taught in notebook 05.
 """
 
 import hashlib
@@ -41,15 +40,15 @@ def states(encoder: nn.Module, sentences: list[np.ndarray], capacity: int) -> Te
     Rounding depends on which sentences are computed together, so these are computed with no others, in an order that is
     theirs: a run's numbers do not depend on what ran before it, and seeds that train on all sentences share states.
     """
-    order = sorted(range(len(sentences)), key=lambda i: sentences[i].tolist())
-    ordered = [sentences[i] for i in order]
-    key = hashlib.sha256(repr([one.tolist() for one in ordered]).encode()).digest()
-    if key not in encoder.known:
-        if len(encoder.known) == MOST:
-            encoder.known.pop(next(iter(encoder.known)))
-        device = encoder.words.table.device
-        encoder.known[key] = Encoded(ordered, encoder.share_rows, capacity, device).hidden(encoder)
-    return encoder.known[key][np.argsort(order)]
+    lists, known = [sentence.tolist() for sentence in sentences], encoder.known
+    order = sorted(range(len(lists)), key=lists.__getitem__)
+    key = hashlib.sha256(repr([lists[i] for i in order]).encode()).digest()
+    if key not in known:
+        if len(known) == MOST:
+            known.pop(next(iter(known)))
+        laid_out = Encoded([sentences[i] for i in order], encoder.share_rows, capacity, encoder.words.table.device)
+        known[key] = laid_out.hidden(encoder)
+    return known[key][np.argsort(order)]
 
 
 class Known(NamedTuple):

@@ -1,7 +1,9 @@
 """Rate 0: heads on hidden states that are computed once, alone and as a stack; the ablation lab."""
 
 import json
+import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,12 +18,15 @@ from dnm import states
 from dnm.classify.estimator import DNMClassifier
 from dnm.config import PROFILES, RunConfig
 from dnm.errors import DnmError, Interrupted
-from dnm.heads import Head
+from dnm.heads import Draws, Head
 from dnm.methods import METHODS
+from dnm.notebook import lab
+from dnm.plots.lab import trial
 from dnm.runs.fleet import fit_fleet, fleet_size, fleets, kind
 from dnm.runs.results import frame
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
+from dnm.study.statistics import difference
 from dnm.training import Run, fit
 
 HIDDEN = [name for name, row in METHODS.items() if row.level in ("none", "sentence") and not row.augment]
@@ -210,3 +215,102 @@ def test_a_frozen_run_is_less_work_than_one_that_trains_its_encoder(head, tiny):
     from dnm.runs.plan import units
 
     assert 0 < units(head(steps=300)) < units(tiny(steps=300)) / 5
+
+
+# ---------------------------------------------------------------- the ablation lab
+
+FULL = dict(partners="both", K="5", inputs="learned", labels="learned", loss="cosine")
+NAMED = {"dnm": {}, "dnm-k1": dict(K="1"), "dnm-k3": dict(K="3"), "dnm-k7": dict(K="7"), "dnm-k9": dict(K="9"),
+         "dnm-fow": dict(labels="fixed"), "dnm-fiw": dict(inputs="fixed"), "dnm-fiw-fow": dict(inputs="fixed", labels="fixed"),
+         "dnm-no-dss": dict(partners="one"), "dnm-no-lds": dict(partners="nearest"), "dnm-no-sds": dict(partners="farthest"),
+         "dnm-no-dnm": dict(inputs="drawn λ", labels="as inputs"), "dnm-random": dict(partners="random"),
+         "label-embedding": dict(partners="none"), "plain": dict(partners="none", loss="cross-entropy"),
+         "senmixup": dict(partners="shuffled", loss="cross-entropy", inputs="fixed", labels="fixed")}  # these play no part then
+
+
+def test_buttons_make_the_rows_of_the_table():
+    for name, buttons in NAMED.items():
+        assert lab.row_of(**FULL | buttons) is METHODS[name]
+    made = lab.row_of(**FULL | dict(partners="nearest", K="3", labels="as inputs"))
+    expected = replace(METHODS["dnm-no-lds"], k=3, labels="scalar", title=made.title, name="dnm", source=METHODS["dnm"].source)
+    assert made == expected and made.title == "partners nearest, K 3, inputs learned, labels as inputs, loss cosine"
+    assert lab.row_of(**FULL | dict(partners="one", K="3", inputs="fixed")).title == "partners one, inputs fixed, labels learned, loss cosine"
+
+
+def test_every_combination_of_buttons_has_a_loss():
+    hidden, labels, draws = torch.randn(12, 6), torch.arange(12) % 3, Draws(torch.tensor(0.3), torch.randperm(12), torch.rand(12, 12))
+    rows = {lab.row_of(**dict(zip(lab.BUTTONS, buttons, strict=True))) for buttons in product(*lab.BUTTONS.values())}
+    assert len(rows) > 200
+    for row in rows:
+        head = Head(row, 6, 3, row.k)
+        usual = head.loss(hidden, labels, draws).item()
+        head.by_role = True
+        loss = head.loss(hidden, labels, draws)
+        loss.backward()
+        assert math.isfinite(usual) and loss.item() == pytest.approx(usual, rel=1e-4)
+
+
+def test_a_click_trains_in_the_background_what_is_not_known_yet(head, monkeypatch):
+    config, calls, train = head(method="plain", n_train=50), [], lab.fit_fleet
+    monkeypatch.setattr(lab, "fit_fleet", lambda configs, **options: calls.append(configs[0].row) or train(configs, **options))
+    widget = lab.AblationLab(config, seeds=range(3))
+    assert calls == [] and [len(trace.x) for trace in widget.figure.data] == [0] * 6  # nothing before the click
+    widget.controls["partners"].value = "nearest"
+    widget.thread.join(60)
+    assert calls == [METHODS["dnm"], METHODS["dnm-no-lds"]] and "3 seeds in" in widget.line.value
+    full, mine = ([100 * fit(head(method=method, n_train=50, seed=seed))[0]["test_accuracy"] for seed in range(3)]
+                  for method in ("dnm", "dnm-no-lds"))
+    data, gaps = widget.figure.data, np.subtract(mine, full)
+    for place, values in ((0, full), (2, mine), (4, gaps)):
+        np.testing.assert_allclose(data[place].x, values)
+        np.testing.assert_allclose(data[place + 1].x, [np.mean(values)])
+    gap = difference([gaps])
+    np.testing.assert_allclose([data[5].x[0] - data[5].error_x.arrayminus[0], data[5].x[0] + data[5].error_x.array[0]], [gap.low, gap.high])
+    assert widget.figure.layout.title.text.startswith("DNM w/o LDS") and "3 pairs" in widget.figure.layout.title.text
+    widget.controls["partners"].value = "both"
+    widget.thread.join(60)
+    assert len(calls) == 2 and "trained before" in widget.line.value and data[2].x == data[0].x
+    widget.controls["partners"].value = "none"
+    assert all(widget.controls[name].disabled for name in ("K", "inputs", "labels")) and not widget.controls["loss"].disabled
+    widget.thread.join(60)
+    widths = [int(control.layout.width[:-2]) for control in widget.controls.values()]
+    assert widget.figure.layout.height + 36 * 3 <= 560 and max(widths) <= 820  # three rows of buttons
+
+
+def test_a_combination_is_the_run_that_a_row_of_the_table_would_be(head, monkeypatch):
+    widget = lab.AblationLab(head(method="dnm"), seeds=[4])
+    widget.controls["partners"].value = "farthest"
+    widget.controls["labels"].value = "fixed"
+    widget.thread.join(60)
+    monkeypatch.setitem(METHODS, "made", replace(METHODS["dnm-no-sds"], name="made", train_label_policy=False))
+    assert widget.figure.data[2].x[0] == pytest.approx(100 * fit(head(method="made", seed=4))[0]["test_accuracy"])
+
+
+def test_a_newer_click_ends_an_older_training_and_errors_are_told(head, tmp_path):
+    widget = lab.AblationLab(head(method="dnm", steps=5000, eval_every=5000), seeds=[0])
+    widget.controls["inputs"].value = "fixed"
+    older = widget.thread
+    widget.config = widget.config.with_(steps=3, eval_every=3)
+    widget.controls["labels"].value = "fixed"
+    older.join(30)
+    widget.thread.join(30)
+    assert not older.is_alive() and set(widget.known) == {METHODS["dnm"], METHODS["dnm-fiw-fow"]}
+    broken = lab.AblationLab(head(method="plain", dataset=str(tmp_path / "none.csv")), seeds=[0])
+    broken.begin()
+    broken.thread.join(30)
+    assert "error: no such data file" in broken.line.value
+    with pytest.raises(DnmError, match="lr=0"):
+        lab.AblationLab(RunConfig.create("quick"))
+
+
+def test_what_is_trained_is_known_to_the_lab_and_shown_by_its_twin(head):
+    runs = frame([fit(head(method=method, seed=seed))[0] for method in ("dnm", "plain") for seed in (0, 1)])
+    widget = lab.AblationLab(head(method="dnm"), [0, 1], runs)
+    assert set(widget.known) == {METHODS["dnm"], METHODS["plain"]} and list(widget.figure.data[0].x) == list(runs.accuracy[:2])
+    assert set(lab.AblationLab(head(method="dnm"), [0, 1, 2], runs).known) == set()  # a seed is missing
+    figure = lab.twin(runs)
+    full, plain = runs.accuracy[:2].to_numpy(), runs.accuracy[2:].to_numpy()
+    assert [frame.name for frame in figure.frames] == ["plain", "dnm"]
+    shown = trial("Plain fine-tuning", "", full, plain, difference([plain - full]))
+    for trace, expected in zip(figure.data, shown.data, strict=True):
+        assert list(trace.x) == list(expected.x) and list(trace.y) == list(expected.y)
