@@ -114,10 +114,10 @@ class Head(nn.Module):
         """``fc(h_ij)`` ``[N, P, ...]`` of every pair's mixture (Eqs. 2, 4); of words mixed before, ``fc(h_i)``."""
         if self.method.mixes_words:
             return self.fc(hidden.unsqueeze(-2))
-        if self.by_role and weight.dim() < 2:  # fc is linear: N rows for each role instead of N times P
-            first, second = F.linear(weight * hidden, self.fc.weight), self.fc((1 - weight) * hidden)
-            return first.unsqueeze(-2) + mixing.gather_rows(second, partners)
-        return self.fc(mixing.mix_inputs(hidden, partners, weight))
+        if not self.by_role or weight.dim() > 1:
+            return self.fc(mixing.mix_inputs(hidden, partners, weight))
+        first, second = F.linear(weight * hidden, self.fc.weight), self.fc((1 - weight) * hidden)
+        return first.unsqueeze(-2) + mixing.gather_rows(second, partners)  # fc is linear: N rows for each role, not N P
 
     def loss(self, hidden: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``.

@@ -1,7 +1,6 @@
 """The ablation lab: parts of DNM switched on and off, several heads on a frozen encoder trained at each click.
 
-``lab.AblationLab(RunConfig.create("head"))`` shows what a part is worth seconds after the click; `twin` shows rows that
-are trained already and needs no kernel. Taught in notebook 05.
+For one of its own: ``lab.AblationLab(RunConfig.create("head"))``. Taught in notebook 05.
 """
 
 import html

@@ -37,8 +37,8 @@ def kind(config: RunConfig) -> tuple | None:
     family whose sentences are not packed, as not all of them can be stacked. At rate 0 only heads are stacked.
     """
     row, encoder = config.row, config.encoder
-    if not row.fine_tunes or not (config.frozen or encoder == "cnn" or
-                                  (encoder != "lstm" and family(encoder) in PACKED)):
+    stacked = encoder == "cnn" or (encoder != "lstm" and family(encoder) in PACKED)
+    if not row.fine_tunes or not (stacked or config.frozen):
         return None
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
@@ -54,6 +54,7 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
     found = []
     for group in kinds.values():
         most = size or fleet_size(group[0])
+        group.sort(key=lambda config: config.frozen and config.method)  # heads of one row are one stack in theirs
         found += [group[start:start + most] for start in range(0, len(group), most)]
     return sorted(found, key=lambda group: configs.index(group[0]))
 
@@ -137,7 +138,8 @@ class Fleet:
         if len({(kind(run.config), run.batches.size) for run in runs}) > 1 or not kind(self.first.config):
             raise DnmError("these runs cannot be trained together: a fleet shares data set, encoder, batch, steps and "
                            "rates; logreg, lstm and encoders that are not packed cannot be in one")
-        self.tables = self._share_states() if self.first.config.frozen else self._share_words()
+        self.tables = self._share_words() if not self.first.config.frozen else {  # zeros behind the states of fewer
+            "states": nn.utils.rnn.pad_sequence([run.model.states for run in runs], batch_first=True)}
         self.encoder = {name: self._stack(name, runs) for name in self.first.trained if name.startswith("encoder.")}
         groups: dict[tuple, list[int]] = {}
         for i, run in enumerate(runs):
@@ -175,10 +177,6 @@ class Fleet:
         for words in every:
             words.table = every[0].table
         return {}
-
-    def _share_states(self) -> dict[str, Tensor]:
-        """At rate 0, the states of every run's training sentences, zeros behind those of fewer."""
-        return {"states": nn.utils.rnn.pad_sequence([run.model.states for run in self.members], batch_first=True)}
 
     @staticmethod
     def _stack(name: str, runs: list) -> nn.Parameter:
