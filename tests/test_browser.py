@@ -138,7 +138,7 @@ def test_the_ablation_lab_answers_a_click_and_the_keyboard(opened):
     plot, said = drive.figure(page, 0, drive.WIDGET), page.locator(".widget-html-content").first
     before = drive.drawn(plot)
     assert len(before[0]["x"]) == 3 and before[0]["x"] == before[2]["x"]  # full DNM beside itself
-    drive.click(page, "nearest")
+    page.locator(drive.KINDS["toggle"]).nth(1).click()  # nearest
     assert len(drive.changed(lambda: drive.drawn(plot)[2]["x"], before[2]["x"])) == 3
     for place in (8, 13, 16, 19):  # K = 3, inputs fixed, labels fixed, cross-entropy
         begun = time.monotonic()
