@@ -116,8 +116,9 @@ class Head(nn.Module):
             return self.fc(hidden.unsqueeze(-2))
         if not self.by_role or weight.dim() > 1:
             return self.fc(mixing.mix_inputs(hidden, partners, weight))
-        first, second = F.linear(weight * hidden, self.fc.weight), self.fc((1 - weight) * hidden)
-        return first.unsqueeze(-2) + mixing.gather_rows(second, partners)  # fc is linear: N rows for each role, not N P
+        # fc is linear: N rows for each role, not N P
+        first, second = F.linear(torch.cat([weight * hidden, (1 - weight) * hidden], -2), self.fc.weight).chunk(2, -2)
+        return (first + self.fc.bias).unsqueeze(-2) + mixing.gather_rows(second, partners)
 
     def loss(self, hidden: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``.

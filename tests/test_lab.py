@@ -212,9 +212,12 @@ def test_runs_of_a_frozen_encoder_stand_beside_the_paper_only_where_there_are_no
 
 
 def test_a_frozen_run_is_less_work_than_one_that_trains_its_encoder(head, tiny):
-    from dnm.runs.plan import units
+    from dnm.runs.plan import expected_seconds, units
 
-    assert 0 < units(head(steps=300)) < units(tiny(steps=300)) / 5
+    frozen, trained = head(steps=300), tiny(steps=300)
+    assert 0 < units(frozen) < units(trained) / 5
+    records = [dict(config=config.to_dict(), seconds=seconds) for config, seconds in ((frozen, 1.0), (frozen, 1.0), (trained, 60.0))]
+    assert expected_seconds([trained, frozen.with_(seed=3)], records) == pytest.approx(61)  # the rates of each kind are its own
 
 
 # ---------------------------------------------------------------- the ablation lab

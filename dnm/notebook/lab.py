@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -96,7 +97,7 @@ class AblationLab(Explorer):
 
     def _draw(self, **chosen: str) -> go.Figure:
         row, about = row_of(**chosen), self.config
-        setting = f"{about.encoder}, n = {about.n_train}, {about.label}, {len(self.seeds)} seeds"
+        setting = f"{Path(about.encoder).name}, n = {about.n_train}, {about.label}, {len(self.seeds)} seeds"
         return picture(row, setting, *(self.known.get(one, NOTHING) for one in (FULL, row)))
 
     def redraw(self) -> None:

@@ -78,16 +78,16 @@ def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
 
     For an encoder without any, a few steps are timed now.
     """
-    rates: dict[str, list[float]] = {}
+    rates: dict[tuple, list[float]] = {}  # at rate 0 they are others
     for record in records:
         config = RunConfig(**record["config"])
         with contextlib.suppress(DnmError), warnings.catch_warnings():  # its data may be gone, or not be asked for
             warnings.simplefilter("ignore")
-            rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
+            rates.setdefault((config.encoder, config.frozen), []).append(record["seconds"] / units(config))
     for config in configs:
-        if config.encoder not in rates:
+        if (config.encoder, config.frozen) not in rates:
             from dnm.training import fit
 
             short = config.with_(method="plain", steps=5, eval_every=5, eval_limit=1)
-            rates[config.encoder] = [fit(short)[0]["seconds"] / units(short)]
-    return sum(units(config) * median(rates[config.encoder]) for config in configs)
+            rates[config.encoder, config.frozen] = [fit(short)[0]["seconds"] / units(short)]
+    return sum(units(config) * median(rates[config.encoder, config.frozen]) for config in configs)
