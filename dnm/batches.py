@@ -22,6 +22,8 @@ class Inputs(NamedTuple):
     ``ids`` ``[R, T]`` are word pieces in the rows of ``layout``, ``[2, R, T]`` (the sentences and their partners)
     where words are mixed; ``labels`` ``[N]`` are class numbers, ``draws`` the step's random numbers, ``pairs`` the
     layout of sentences as long as the longer of themselves and their partners, where these meet within the encoder.
+    At rate 0 nothing is encoded: ``ids`` ``[N]`` are then the sentences' places among the training sentences, and
+    ``layout`` is empty.
     """
 
     ids: Tensor
@@ -84,15 +86,17 @@ class Batches:
         """The inputs of W steps, stacked, all in rows of one shape (at least ``shape``, if given)."""
         key, index = self.config.seed, np.stack([self.versions(step) for step in steps])
         draws = [draw(self.method, self.size, self.config.alpha, self.matrix, (key, step)) for step in steps]
+        labels = torch.from_numpy(self.labels[self.owner[index]])
+        stacked = tree_map(lambda *tensors: torch.stack(tensors), *draws)
+        if self.config.frozen:
+            return Inputs(torch.from_numpy(index), (), labels, stacked)
         partners = np.take_along_axis(index, np.stack([one.permutation.numpy() for one in draws]), axis=1)
         own, longer = self.lengths[index], np.maximum(self.lengths[index], self.lengths[partners])
         lay_out = partial(pack_alike, capacity=self.config.max_length, share_rows=self.share_rows, shape=shape)
         layout = lay_out(longer if self.method.mixes_words else own)
         ids = [layout.place([self.sentences[i] for i in one.flat])
                for one in ([index, partners] if self.method.mixes_words else [index])]
-        labels = torch.from_numpy(self.labels[self.owner[index]])
-        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, labels,
-                      tree_map(lambda *tensors: torch.stack(tensors), *draws),
+        return Inputs(ids[0] if len(ids) == 1 else torch.stack(ids, 1), layout, labels, stacked,
                       lay_out(longer) if self.method.level == "layer" else ())
 
 

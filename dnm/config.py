@@ -22,17 +22,21 @@ METHOD_SETTINGS = ("k", "alpha", "original_weight")
 LATER = ("synonyms", "translators")
 AUGMENTS = {"synonyms": "eda", "translators": "translation"}  # settings of rows that augment, by what these are
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
+FROZEN = "frozen encoder"  # how labels mark runs at rate 0
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
 RESULT_FORMAT = 2  # of the records that runs leave
 
 # `paper`: as published (section 4.2). The short profiles give the head its own, larger rate, because a few hundred
 # steps at 2e-5 leave a new head under-trained. The rates of `quick` were chosen, for 50 steps, by validation accuracy
-# on SST-2 (data/results/choice-sst2-lr*.json). `lesson` is `quick`, watched more often on fewer sentences.
+# on SST-2 (data/results/choice-sst2-lr*.json). `lesson` is `quick`, watched more often on fewer sentences. `head`
+# trains no encoder, see `RunConfig.frozen`; its steps take a DNM run a second or two on one core, so that many can be
+# tried, and leave it a point below what twice as many reach on the built-in notes.
 PROFILES: dict[str, dict] = {
     "paper": dict(steps=4000, batch_size=20, lr=2e-5, head_lr=2e-5, eval_every=200),
     "quick": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=50),
     "lesson": dict(steps=50, batch_size=20, lr=5e-5, head_lr=1e-3, eval_every=10, eval_limit=200),
     "smoke": dict(steps=24, batch_size=20, lr=2e-5, head_lr=1e-3, eval_every=8, eval_limit=100),
+    "head": dict(steps=200, batch_size=20, lr=0.0, head_lr=1e-3, eval_every=50),
 }
 # Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.
 _FROM_SCRATCH = dict(lr=1e-3, head_lr=1e-3, dropout=0.5, pooling="own")
@@ -57,9 +61,9 @@ class RunConfig:
     max_length: int = 128  # longest sentence, in word pieces with the special ones
     steps: int = 200  # training steps
     batch_size: int = 20  # sentences a step
-    lr: float = 2e-5  # learning rate of the encoder
+    lr: float = 2e-5  # learning rate of the encoder; 0 leaves it as it is, see `frozen`
     head_lr: float = 1e-3  # learning rate of everything the method adds to it
-    dropout: float = 0.1  # of the encoder
+    dropout: float = 0.1  # of the encoder; none at rate 0
     k: int = 5  # partners of each kind, the paper's K
     alpha: float = 1.0  # of Beta(alpha, alpha), for the methods that draw their mixing weights
     original_weight: float = 0.0  # weight of the unmixed sentences' loss, 0 in the paper
@@ -88,6 +92,8 @@ class RunConfig:
         values = dict(profile=profile) | own | PROFILES[profile] | ENCODER_SETTINGS.get(encoder, {})
         if encoder in SCRATCH and profile in FROM_SCRATCH_STEPS:
             values["steps"] = values["eval_every"] = FROM_SCRATCH_STEPS[profile]
+        if not PROFILES[profile]["lr"]:  # whatever rate of its own an encoder has
+            values["lr"] = 0.0
         values |= settings
         values["dataset"] = _dataset(values.get("dataset", cls.dataset))
         if values.get("word_vectors"):
@@ -106,6 +112,8 @@ class RunConfig:
             values["alpha"] = method.alpha
         if method.level != "sentence":
             values["original_weight"] = method.original_weight
+        if values.get("lr") == 0:
+            values["dropout"] = 0.0
         for name, word in AUGMENTS.items():
             if method.augment != word:
                 values[name] = ""
@@ -125,15 +133,25 @@ class RunConfig:
         """Whether the encoder is not a pre-trained one."""
         return self.encoder in SCRATCH
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder is a constant, at rate 0: its states are computed once, without dropout."""
+        return self.lr == 0
+
     def _check(self) -> None:
         row, own, n = self.row, self.from_scratch, self.n_train
         poolings, precisions = ("own",) if own else ("cls", "mean"), ("auto", "float32", "bfloat16")
-        positive = ("steps", "batch_size", "lr", "head_lr", "alpha", "eval_every", "max_length")
+        as_it_is = row.level in ("none", "sentence", "frozen") and not row.augment  # what the encoder reads
+        positive = ("steps", "batch_size", "head_lr", "alpha", "eval_every", "max_length")
         wrong = {f"{name} must be positive, got {getattr(self, name)}": getattr(self, name) <= 0 for name in positive}
         wrong |= {
             f"max_length must lie between 8 and 512, got {self.max_length}": not 8 <= self.max_length <= 512,
             f"n_train must be a positive number or 'all', got {n!r}": n != "all" and n < 1,
             f"dropout must lie in [0, 1), got {self.dropout}": not 0 <= self.dropout < 1,
+            f"lr cannot be negative, got {self.lr}": self.lr < 0,
+            f"at lr=0 sentences are encoded once, but {row.name} changes what the encoder reads: take an lr above 0":
+                self.frozen and not as_it_is,
+            "lr=0 needs a pre-trained encoder; cnn and lstm start from nothing": own and self.frozen,
             "original_weight, eval_limit and seed cannot be negative": min(
                 self.original_weight, self.eval_limit, self.seed) < 0,
             f"{row.name} needs k of at least 1, got {self.k}": row.selects and self.k < 1,
@@ -166,9 +184,11 @@ class RunConfig:
 
     @property
     def label(self) -> str:
-        """The profile's name and what was changed in it, such as ``quick (steps=100)``."""
+        """The profile's name and what was changed in it, such as ``quick (steps=100)`` or ``head (frozen encoder)``."""
         changed = self._changed((*METHOD_SETTINGS, *AUGMENTS, "dataset", "n_train", "method", "encoder", "seed",
                                  "device", "precision", "text_column", "label_column"))
+        if self.frozen:
+            changed = [FROZEN, *(text for text in changed if not text.startswith(("lr=", "dropout=")))]
         return self.profile + (f" ({', '.join(changed)})" if changed else "")
 
     @property

@@ -69,6 +69,7 @@ class Head(nn.Module):
                  seed: int = 0):
         super().__init__()
         self.method, self.k, self.original_weight = method, k, original_weight
+        self.by_role = False  # at rate 0, where fc is most of the work: another order of sums, a fraction of them
         self.register_buffer("class_weight", None, persistent=False)  # ``[c]``, where classes count differently
         d, trained = hidden_size, {}
         layers = {"fc": lambda: nn.Linear(d, d if method.embeds_labels else classes)}
@@ -115,6 +116,11 @@ class Head(nn.Module):
         labels = self.method.labels
         return mixing.LABEL_WEIGHTS[labels](hidden, partners, weight, self.policy(labels))
 
+    def by_roles(self, hidden: Tensor, partners: Tensor, weight: Tensor | float) -> Tensor:
+        """``fc(h_ij)`` ``[N, P, ...]`` of every pair (Eqs. 2, 4): fc is linear, so N rows for each role, not N P."""
+        first, second = F.linear(torch.cat([weight * hidden, (1 - weight) * hidden], -2), self.fc.weight).chunk(2, -2)
+        return (first + self.fc.bias).unsqueeze(-2) + mixing.gather_rows(second, partners)
+
     def loss(self, hidden: Tensor, labels: Tensor, draws: Draws | None, unmixed: Tensor | None = None) -> Tensor:
         """The training loss of a batch: hidden states ``[N, d]``, class numbers ``[N]``; without draws nothing mixes.
 
@@ -129,8 +135,11 @@ class Head(nn.Module):
         if "saliency" in draws.memory:
             draws = draws._replace(memory=draws.memory | {"current": pairs.saliency(self.fc, hidden, labels)})
         partners = self.partners(hidden, draws)
-        weight = self.input_weight(draws, partners)
-        mixed = hidden.unsqueeze(-2) if method.sees_mixed else mixing.mix_inputs(hidden, partners, weight)
+        weight, mixed = self.input_weight(draws, partners), None
+        if method.sees_mixed:
+            mixed = hidden.unsqueeze(-2)
+        elif not self.by_role or torch.as_tensor(weight).dim() > 1:
+            mixed = mixing.mix_inputs(hidden, partners, weight)
         if method.embeds_labels:  # an embedding, as plain indexing adds up gradients in any order
             embedded = F.embedding(labels, self.label_embedding)
             first, second = embedded.unsqueeze(-2), mixing.gather_rows(embedded, partners)
@@ -139,7 +148,8 @@ class Head(nn.Module):
         if (counts := self.class_weight) is not None:
             counts = counts[labels].unsqueeze(-1), counts[labels[partners]]
         label_weight = self.label_weight(hidden, partners, weight)
-        loss = mixing.LOSSES[method.loss](self.fc(mixed), first, second, label_weight, counts)
+        predicted = self.by_roles(hidden, partners, weight) if mixed is None else self.fc(mixed)
+        loss = mixing.LOSSES[method.loss](predicted, first, second, label_weight, counts)
         if self.original_weight:  # only where the unmixed sentences are at hand
             loss = loss + self.original_weight * self.plain_loss(hidden if unmixed is None else unmixed, labels)
         return loss

@@ -23,6 +23,7 @@ class Model(nn.Module):
     def __init__(self, encoder: nn.Module, head: Head):
         super().__init__()
         self.encoder, self.head = encoder, head
+        self.register_buffer("states", None, persistent=False)  # at rate 0 ``[n, d]``, of all training sentences
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Hidden states ``[N, d]`` of a batch, of mixed word embeddings where the method mixes words.
@@ -30,6 +31,8 @@ class Model(nn.Module):
         Without draws, as at test time, nothing is mixed.
         """
         words, draws, level = self.encoder.words, inputs.draws, self.head.method.level
+        if not inputs.layout:  # at rate 0
+            return self.states[inputs.ids]
         if draws is not None and level == "layer":
             return self.encoder.mixed(words(inputs.ids), inputs.layout, inputs.pairs, draws.permutation, draws.weight,
                                       DEPTHS[int(len(DEPTHS) * draws.layer)])

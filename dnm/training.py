@@ -30,6 +30,7 @@ from dnm.heads import Head, stream
 from dnm.model import Model, adamw, device_name, resolve_device
 from dnm.related import memory
 from dnm.selection import partners_each
+from dnm.states import Known, constant_encoder, states
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
 _TURN = threading.Lock()
@@ -61,7 +62,7 @@ class Run:
             warnings.warn(f"K = {config.k} needs more than {2 * config.k} sentences in a batch; with {batch} it "
                           f"becomes {self.k}", stacklevel=3)
         torch.manual_seed(stream("encoder", config.seed))
-        encoder, self.tokenizer = build_encoder(config)
+        encoder, self.tokenizer = (constant_encoder if config.frozen else build_encoder)(config)
         encoder.compute_dtype, self.weights = dtype, hub.identity(config.encoder, config.word_vectors)
         self.precision = "bfloat16" if dtype and encoder.takes_bfloat16 else "float32"
         head = Head(self.method, encoder.hidden_size, len(self.data.label_names), self.k, config.original_weight,
@@ -75,6 +76,9 @@ class Run:
         if self.method.level == "layer" and not encoder.share_rows:
             raise DnmError(f"{self.method.name} mixes within an encoder whose sentences are packed, such as BERT or "
                            f"RoBERTa; those of {config.encoder!r} are not")
+        if config.frozen:
+            head.by_role = True
+            self.model.states = states(encoder, self.batches.sentences, config.max_length)
         self.memory = memory.begin(self)
         self.start = memory.start(self)
         self.train_words(torch.from_numpy(np.unique(np.concatenate(self.batches.sentences))))
@@ -84,7 +88,8 @@ class Run:
 
     def train_words(self, ids: Tensor) -> None:
         """Choose the word embeddings that are trained, and start the optimiser of all that is trained."""
-        self.model.encoder.words.use(ids)
+        if not self.config.frozen:
+            self.model.encoder.words.use(ids)
         self.trained = {name: p for name, p in (*self.model.named_parameters(), *self.memory.items())
                         if p.requires_grad}
         self.optimiser = adamw(*self.groups(), self.config)
@@ -95,14 +100,16 @@ class Run:
                 for encoder in (True, False)]
 
     @cached_property
-    def evaluated(self) -> dict[str, tuple[Encoded, Tensor]]:
+    def evaluated(self) -> dict[str, tuple[Encoded | Known, Tensor]]:
         """Validation and test sentences, as far as there are any, laid out, and their class numbers."""
         found = {}
         for name in ("validation", "test"):
             if not len(split := limited(self.data, name, self.config.eval_limit)):
                 continue
-            found[name] = (Encoded(self.tokenizer(split.texts), self.model.encoder.share_rows, self.config.max_length,
-                                   self.device), torch.from_numpy(split.labels).to(self.device))
+            held, encoder = self.tokenizer(split.texts), self.model.encoder
+            found[name] = (Known(states(encoder, held, self.config.max_length)) if self.config.frozen else
+                           Encoded(held, encoder.share_rows, self.config.max_length, self.device),
+                           torch.from_numpy(split.labels).to(self.device))
         return found
 
     def train_step(self) -> Tensor:

@@ -125,7 +125,7 @@ def small(tiny_models, runs) -> Callable[..., dict]:
 
     def parameters(path: Path, **more) -> dict:
         wanted = dict(encoder=str(tiny_models["bert"]), store=str(runs.folder), methods=["plain", "dnm", "logreg"], sizes=[50],
-                      seeds=[0, 1], perplexities=[5, 20], sentences=60, snapshots=3, tables=[8], draws=30) | more
+                      seeds=[0, 1], perplexities=[5, 20], sentences=60, snapshots=3, tables=[8], draws=30, trials=3) | more
         return {name: value for name, value in wanted.items() if name in declared(path)}
     return parameters
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,8 +115,12 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
         if kind == "slider":
             print(number, "milliseconds from key to picture:", round(drive.milliseconds(plot, kind, "ArrowLeft", place)))
     assert drive.close(page.context) == []
+    twins_move(page, len(CONTROLS[number]))
+
+
+def twins_move(page: Any, least: int) -> None:
     twins = drive.interactive(page)
-    assert twins >= len(CONTROLS[number])
+    assert twins >= least
     for n in range(twins):
         plot = drive.figure(page, n, drive.TWIN)
         before = drive.drawn(plot)
@@ -125,6 +130,26 @@ def test_every_control_moves_its_widget_and_the_twins_move_without_a_kernel(open
                 break
         else:
             pytest.fail(f"the {n}. figure with a slider does not move")
+
+
+def test_the_ablation_lab_answers_a_click_and_the_keyboard(opened):
+    """Rows that are trained already at once; others, three seeds of a tiny encoder, a moment later."""
+    page = opened("05")
+    plot, said = drive.figure(page, 0, drive.WIDGET), page.locator(".widget-html-content").first
+    before = drive.drawn(plot)
+    assert len(before[0]["x"]) == 3 and before[0]["x"] == before[2]["x"]  # full DNM beside itself
+    page.locator(drive.KINDS["toggle"]).nth(1).click()  # nearest
+    assert len(drive.changed(lambda: drive.drawn(plot)[2]["x"], before[2]["x"])) == 3
+    for place in (8, 13, 16, 19):  # K = 3, inputs fixed, labels fixed, cross-entropy
+        begun = time.monotonic()
+        drive.press(page, "toggle", "Space", n=place)
+        for before in (True, False):  # what it said of the last, then of this one
+            drive.changed(lambda: "3 seeds in" in said.inner_text(), before)
+        drive.changed(lambda: len(drive.drawn(plot)[2]["x"] or []) == 3, False)
+        print("05: seconds from click to picture:", round(time.monotonic() - begun, 2))
+    drive.shown(plot, "05-lab")
+    assert drive.close(page.context) == []
+    twins_move(page, 1)
 
 
 def test_live_training_starts_stops_and_goes_on(opened, tmp_path, tiny_models):

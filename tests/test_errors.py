@@ -33,7 +33,7 @@ from dnm.runs.store import load_files
     (["train", "--n-train", "1"], "fewer examples than"),
     (["train", "--data", "subj"], "did you mean '--dataset'"),
     (["train", "--steps", "1.5"], "steps must be a number"),
-    (["train", "--lr", "-1"], "lr must be positive"),
+    (["train", "--lr", "-1"], "lr cannot be negative"),
     (["train", "--seeds", "one"], "expected a list of whole numbers"),
     (["train", "--batch-size", "1"], "a batch of one sentence"),
     (["train", "--precision", "float16"], "unknown precision"),

@@ -20,7 +20,8 @@ def begin(run) -> dict[str, Tensor]:
     n, d, c = len(run.train), run.model.encoder.hidden_size, len(run.data.label_names)
     if run.method.partners == "beyond":
         encoded = Encoded(run.batches.sentences, run.model.encoder.share_rows, run.config.max_length, run.device)
-        return {"states": encoded.hidden(run.model.encoder), "factor": nn.Parameter(torch.ones(n, device=run.device))}
+        states = encoded.hidden(run.model.encoder) if run.model.states is None else run.model.states
+        return {"states": states, "factor": nn.Parameter(torch.ones(n, device=run.device))}
     if run.method.partners == "saliency":
         shapes = {"margin": (n,), "visits": (n,), "saliency": (n, c if c > 2 else d)}
         return {name: torch.zeros(shape, device=run.device) for name, shape in shapes.items()}

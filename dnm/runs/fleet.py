@@ -34,10 +34,12 @@ def kind(config: RunConfig) -> tuple | None:
     """What runs must have in common to share a fleet; None for those that only train alone.
 
     Those are rows that do not stack, such as logistic regression, which takes no steps, the LSTM, whose kernels cannot
-    be stacked, and encoders of a family whose sentences are not packed, as not all of them can be stacked.
+    be stacked, and encoders of a family whose sentences are not packed, as not all of them can be stacked. At rate 0
+    only heads are stacked.
     """
     row, encoder = config.row, config.encoder
-    if not row.stacks or encoder == "lstm" or (encoder != "cnn" and family(encoder) not in PACKED):
+    stacked = encoder == "cnn" or (encoder != "lstm" and family(encoder) in PACKED)
+    if not row.stacks or not (stacked or config.frozen):
         return None
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
@@ -53,13 +55,16 @@ def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunCo
     found = []
     for group in kinds.values():
         most = size or fleet_size(group[0])
+        group.sort(key=lambda config: config.frozen and config.method)  # heads of one row are one stack in theirs
         found += [group[start:start + most] for start in range(0, len(group), most)]
     return sorted(found, key=lambda group: configs.index(group[0]))
 
 
 def fleet_size(config: RunConfig) -> int:
-    """How many runs like this one fit the device at hand: one on a CPU, as stacking gains nothing there."""
+    """How many runs like this one fit the device at hand: on a CPU one, as stacking gains nothing there, or heads."""
     device, dtype = resolve_device(config)
+    if config.frozen and kind(config):
+        return MOST
     if device.type != "cuda" or kind(config) is None:
         return 1
     if config.encoder == "cnn":
@@ -134,7 +139,8 @@ class Fleet:
         if len({(kind(run.config), run.batches.size) for run in runs}) > 1 or not kind(self.first.config):
             raise DnmError("these runs cannot be trained together: a fleet shares data set, encoder, batch, steps and "
                            "rates; logreg, lstm and encoders that are not packed cannot be in one")
-        self.tables = self._share_words()
+        self.tables = self._share_words() if not self.first.config.frozen else {  # zeros behind the states of fewer
+            "states": nn.utils.rnn.pad_sequence([run.model.states for run in runs], batch_first=True)}
         self.encoder = {name: self._stack(name, runs) for name in self.first.trained if name.startswith("encoder.")}
         groups: dict[tuple, list[int]] = {}
         for i, run in enumerate(runs):
@@ -150,10 +156,12 @@ class Fleet:
         self.optimiser = adamw([*self.encoder.values()],
                                [p for *_, head in self.heads for p in head.values() if p.requires_grad],
                                self.first.config, capturable=self.graphed)
-        # Of all training sentences, as the shape must not depend on those that the members have drawn.
-        lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
-        self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
-                                 self.first.batches.share_rows, self.first.method.mixes_words)
+        self.shape = (0, 0)
+        if not self.first.config.frozen:
+            # Of all training sentences, as the shape must not depend on those that the members have drawn.
+            lengths = np.array([len(sentence) for sentence in self.first.tokenizer(self.first.data.train.texts)])
+            self.shape = usual_shape(lengths, self.first.batches.size, self.first.config.max_length,
+                                     self.first.batches.share_rows, self.first.method.mixes_words)
         self.window, self.start, self.at = None, -1, torch.zeros(1, dtype=torch.long, device=self.device)
 
     def _share_words(self) -> dict[str, Tensor]:
@@ -256,8 +264,9 @@ class Fleet:
             inputs = Inputs(ids, layout, None, None)
             return vmap(self._encode, in_dims=(0, 0, None))(self.encoder, self.tables, inputs)
 
-        hidden = {name: encoded.hidden(self.first.model.encoder, encode)
-                  for name, (encoded, _) in self.first.evaluated.items()}
+        hidden = {} if self.first.config.frozen else {  # each run knows its own, all the same
+            name: encoded.hidden(self.first.model.encoder, encode)
+            for name, (encoded, _) in self.first.evaluated.items()}
         for i, run in enumerate(self.members):
             if not run.failure:
                 try:

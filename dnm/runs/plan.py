@@ -15,6 +15,7 @@ from dnm.errors import DnmError
 from dnm.runs.progress import duration
 from dnm.runs.store import RunStore, records_in
 
+HEAD_STEPS = 30  # steps of a head alone, at rate 0, that take as long as one with MiniLM
 ENOUGH = 100  # steps of work from which on processes side by side pay for their start
 
 
@@ -48,8 +49,8 @@ def units(config: RunConfig) -> float:
     data = dataset_of(config)
     train = subset_size(data, config.n_train)
     held = sum(min(len(split), config.eval_limit or len(split)) for split in (data.validation, data.test))
-    if not config.row.fine_tunes:
-        return (train + held) / (3 * config.batch_size)
+    if not config.row.fine_tunes or config.frozen:
+        return (train + held) / (3 * config.batch_size) + (config.steps / HEAD_STEPS if config.row.fine_tunes else 0)
     return config.steps + -(-config.steps // config.eval_every) * held / (3 * config.batch_size)
 
 
@@ -77,16 +78,16 @@ def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:
 
     For an encoder without any, a few steps are timed now.
     """
-    rates: dict[str, list[float]] = {}
+    rates: dict[tuple, list[float]] = {}  # at rate 0 they are others
     for record in records:
         config = RunConfig(**record["config"])
         with contextlib.suppress(DnmError), warnings.catch_warnings():  # its data may be gone, or not be asked for
             warnings.simplefilter("ignore")
-            rates.setdefault(config.encoder, []).append(record["seconds"] / units(config))
+            rates.setdefault((config.encoder, config.frozen), []).append(record["seconds"] / units(config))
     for config in configs:
-        if config.encoder not in rates:
+        if (config.encoder, config.frozen) not in rates:
             from dnm.training import fit
 
             short = config.with_(method="plain", steps=5, eval_every=5, eval_limit=1)
-            rates[config.encoder] = [fit(short)[0]["seconds"] / units(short)]
-    return sum(units(config) * median(rates[config.encoder]) for config in configs)
+            rates[config.encoder, config.frozen] = [fit(short)[0]["seconds"] / units(short)]
+    return sum(units(config) * median(rates[config.encoder, config.frozen]) for config in configs)

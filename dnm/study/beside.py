@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dnm.config import FROZEN
 from dnm.config import SCRATCH as FROM_SCRATCH
 from dnm.errors import project_root
 from dnm.methods import METHODS
@@ -26,6 +27,8 @@ def kept_runs() -> pd.DataFrame:
 def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with their method's usual settings, each once, of one version of each data set; ``n_train`` as text."""
     runs = runs[runs.usual.astype(bool)]
+    frozen = runs.profile.astype(str).str.contains(FROZEN, regex=False)
+    runs = runs if frozen.all() else runs[~frozen]  # where there are others, as the paper trains its encoder
     versions = runs.groupby(["dataset", "fingerprint"]).size().sort_values(kind="stable").reset_index()
     runs = runs.merge(versions.drop_duplicates("dataset", keep="last")[["dataset", "fingerprint"]])  # most of its runs
     # ``setting`` tells apart what may not be averaged.
