@@ -5,7 +5,6 @@ Both are kept for a process, so that twenty seeds load one encoder and encode th
 
 import hashlib
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +36,8 @@ def _built(config: RunConfig, weights: str) -> tuple[nn.Module, Tokenizer]:
 def states(encoder: nn.Module, sentences: list[np.ndarray], capacity: int) -> Tensor:
     """Hidden states ``[n, d]`` of sentences by a `constant_encoder`, on its device, computed once for all who ask.
 
-    Rounding depends on which sentences are computed together, so these are computed with no others, in an order that is
-    theirs: a run's numbers do not depend on what ran before it, and seeds that train on all sentences share states.
+    Rounding depends on which are computed together, so these are with no others and in an order of their own: a run's
+    numbers do not depend on what ran before it, and seeds that train on all sentences share their states.
     """
     lists, known = [sentence.tolist() for sentence in sentences], encoder.known
     order = sorted(range(len(lists)), key=lists.__getitem__)
@@ -49,12 +48,3 @@ def states(encoder: nn.Module, sentences: list[np.ndarray], capacity: int) -> Te
         laid_out = Encoded([sentences[i] for i in order], encoder.share_rows, capacity, encoder.words.table.device)
         known[key] = laid_out.hidden(encoder)
     return known[key][np.argsort(order)]
-
-
-class Known(NamedTuple):
-    """Held-out sentences whose states ``[n, d]`` are known, in the place of `Encoded`."""
-
-    states: Tensor
-
-    def hidden(self, *_) -> Tensor:
-        return self.states

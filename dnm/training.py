@@ -30,7 +30,7 @@ from dnm.heads import Head, stream
 from dnm.model import Model, adamw, device_name, resolve_device
 from dnm.related import memory
 from dnm.selection import partners_each
-from dnm.states import Known, constant_encoder, states
+from dnm.states import constant_encoder, states
 
 COLLAPSED = 0.9  # label embeddings more alike than this make the cosine loss blind
 _TURN = threading.Lock()
@@ -100,14 +100,14 @@ class Run:
                 for encoder in (True, False)]
 
     @cached_property
-    def evaluated(self) -> dict[str, tuple[Encoded | Known, Tensor]]:
-        """Validation and test sentences, as far as there are any, laid out, and their class numbers."""
+    def evaluated(self) -> dict[str, tuple[Encoded | Tensor, Tensor]]:
+        """Validation and test sentences, as far as there are any, laid out or, at rate 0, as states; class numbers."""
         found = {}
         for name in ("validation", "test"):
             if not len(split := limited(self.data, name, self.config.eval_limit)):
                 continue
             held, encoder = self.tokenizer(split.texts), self.model.encoder
-            found[name] = (Known(states(encoder, held, self.config.max_length)) if self.config.frozen else
+            found[name] = (states(encoder, held, self.config.max_length) if self.config.frozen else
                            Encoded(held, encoder.share_rows, self.config.max_length, self.device),
                            torch.from_numpy(split.labels).to(self.device))
         return found
@@ -139,7 +139,7 @@ class Run:
         row = {"step": self.step, "train_loss": self.losses.item() / steps if steps else None}
         predictions = None
         for name, (encoded, labels) in self.evaluated.items():
-            states = hidden[name] if hidden else encoded.hidden(self.model.encoder)
+            states = hidden[name] if hidden else encoded if self.config.frozen else encoded.hidden(self.model.encoder)
             with torch.no_grad():
                 predictions = self.model.head.scores(states).argmax(-1)
                 row[f"{name}_loss"] = self.model.head.plain_loss(states, labels).item()
