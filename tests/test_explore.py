@@ -58,6 +58,16 @@ def test_spread_knows_a_line_a_plane_and_the_distance_from_the_segment():
     assert explore.spread(ball, first, second)["dimensions"] == pytest.approx(3, abs=0.05)
 
 
+def test_moves_are_those_of_the_parameters_and_within_what_adam_allows(tiny):
+    config = tiny(method="dnm", steps=4, head_lr=1e-3)
+    found = explore.moves(config, lambda line: None).set_index("parameter")
+    before, after = Run(config), fit(config.with_(eval_every=4))[1]
+    for name in ("input_policy", "label_policy", "label_embedding"):
+        start, end = (run.trained[f"head.{name}"].detach().cpu().numpy() for run in (before, after))
+        assert found["mean"][name] == pytest.approx(np.abs(end - start).mean(), rel=1e-4) and found.spread[name] == pytest.approx(start.std(ddof=1), rel=1e-5)
+    assert (found.most <= 1.01 * found["rate × steps"]).all() and found["rate × steps"].iloc[0] == pytest.approx(4e-3)
+
+
 def test_purity_and_shares_agree_with_numpy(batch):
     h, labels = batch.hidden.numpy(), batch.labels
     order = np.argsort(-(unit(h) @ unit(h).T) + 9 * np.eye(len(h)), axis=1)[:, :3]

@@ -203,7 +203,7 @@ def test_no_imports_go_in_circles():
 def test_the_house_stays_small():
     root = [name for name in FILES if "." not in name]
     assert lines(*root) <= 2250  # 1,900 without the related systems and the laboratory
-    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 840  # 800 without them
+    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 860  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
     assert lines(*own) <= 2260
     assert lines(*{*FILES} - {*own}) <= 7250  # 5,600 is wanted, and 700 of the related systems

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -100,6 +101,26 @@ def follow_policies(config: RunConfig, every: int, tell: Callable[[str], None] =
             run.train_step()
         tell(f"{config.title}: {run.step} steps, validation accuracy {run.evaluate()['validation_accuracy']:.1%}")
         return run, [*snapshots, Snapshot.of(run)]
+
+
+def moves(config: RunConfig, tell: Callable[[str], None] = print) -> pd.DataFrame:
+    """How far the head's parameters move in a training, beside what Adam allows, about rate × steps (notebook 05).
+
+    ``spread``: standard deviation at the first draw; ``mean`` and ``most`` of |last − first|, number by number.
+    """
+    with own_randomness():
+        run = Run(config)
+        first = {name: p.detach().clone() for name, p in run.trained.items() if name.startswith("head.")}
+        while run.step < config.steps:
+            if run.step % 50 == 0:
+                tell(f"{config.label}: step {run.step}/{config.steps}")
+            run.train_step()
+    rows = []
+    for name, start in first.items():
+        moved = (run.trained[name].detach() - start).abs()
+        rows.append({"parameter": name.removeprefix("head."), "spread": start.std().item(), "mean": moved.mean().item(),
+                     "most": moved.max().item(), "rate × steps": config.head_lr * config.steps})
+    return pd.DataFrame(rows)
 
 
 def tsne(points: Tensor, perplexity: float = 30, seed: int = 0) -> np.ndarray:
