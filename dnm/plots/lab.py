@@ -34,4 +34,4 @@ def trial(title: str, setting: str, full: np.ndarray, chosen: np.ndarray, gap) -
                         showgrid=False).update_yaxes(showticklabels=False, col=2)
     apart = f": {gap.text()} points to full DNM, {gap.pairs} pairs" if gap.pairs else ""
     heading = f"{wrapped(title + apart, 95, 2)}<br><sub>{wrapped(setting, 120, 1)}</sub>"
-    return titled(figure.update_layout(showlegend=False), heading, 380, l=85, r=20, t=125, b=40)
+    return titled(figure.update_layout(showlegend=False), heading, 395, l=85, r=60, t=140, b=40)
