@@ -141,12 +141,13 @@ def _frame(records: dict[str, dict], *jobs: Job) -> pd.DataFrame:
 
 
 def execute_all(jobs: list[Job]) -> list[Path]:
-    """Execute notebooks side by side, one a core; each is told of as it ends."""
+    """Execute notebooks side by side, one a core, the later ones, which take longest, first; tells as each ends."""
     cores = joblib.cpu_count(only_physical_cores=True)
     workers = min(cores, len(jobs))
     print(f"{len(jobs)} notebooks, {workers} at a time …", flush=True)
     with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=max(1, cores // workers)):
-        ends = joblib.Parallel(return_as="generator_unordered", batch_size=1)(joblib.delayed(_timed)(*j) for j in jobs)
+        ends = joblib.Parallel(return_as="generator_unordered", batch_size=1)(
+            joblib.delayed(_timed)(*job) for job in jobs[::-1])
         for number, (path, seconds) in enumerate(ends, start=1):
             print(f"[{number}/{len(jobs)}] {path.name} {duration(seconds)}", flush=True)
     return [target for _, target, _ in jobs]
