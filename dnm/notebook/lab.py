@@ -70,7 +70,7 @@ def twin(runs: pd.DataFrame) -> go.Figure:
     setting = f"{first['data']}, n = {first.n_train}, {first.encoder}, {first.profile}"
     names = sorted(table, key=list(METHODS).index)
     return with_slider(lambda row: picture(METHODS[row], setting, table["dnm"].to_numpy(), table[row].to_numpy()),
-                       "row", names)
+                       "row", names).update_layout(margin_r=60)  # the last name stands half beyond the slider
 
 
 class AblationLab(Explorer):
