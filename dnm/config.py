@@ -110,7 +110,7 @@ class RunConfig:
             values["k"] = method.k
         if not method.draws_weights:
             values["alpha"] = method.alpha
-        if method.level != "sentence":
+        if method.level != "sentence" or method.partners == "batch":
             values["original_weight"] = method.original_weight
         if values.get("lr") == 0:
             values["dropout"] = 0.0
@@ -158,6 +158,8 @@ class RunConfig:
             f"a batch of one sentence has no partner to mix with: {row.name} needs batch_size of at least 2":
                 row.mixes and self.batch_size < 2,
             "logreg needs a pre-trained encoder; cnn and lstm start from nothing": own and not row.fine_tunes,
+            f"{row.name} needs 2 steps at least, one to learn about the sentences": row.partners == "saliency"
+                and self.steps < 2,
             f"{row.name} mixes within a transformer; {self.encoder} has no such layers": own and row.level == "layer",
             f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use {' or '.join(poolings)}":
                 self.pooling not in poolings,
@@ -194,7 +196,8 @@ class RunConfig:
     @property
     def title(self) -> str:
         """The method's name and what was changed in its own settings, such as ``DNM (original_weight=0.5)``."""
-        changed = self._changed(tuple(name for name in self.to_dict() if name not in (*METHOD_SETTINGS, *AUGMENTS)))
+        own = (*METHOD_SETTINGS, "synonyms")  # without translators there is no back-translation
+        changed = self._changed(tuple(name for name in self.to_dict() if name not in own))
         return self.row.title + (f" ({', '.join(changed)})" if changed else "")
 
     def _changed(self, apart_from: tuple[str, ...]) -> list[str]:

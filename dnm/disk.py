@@ -51,7 +51,7 @@ def lock(path: Path, **options) -> FileLock:
 def _has_locks(folder: Path) -> bool:
     """Whether the folder's file system has locks, which the operating system frees; where it has none, that is said."""
     try:
-        with FileLock(folder / ".probe", fallback_to_soft=False):
+        with FileLock(folder / ".dnm-lock-probe", fallback_to_soft=False):
             return True
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
@@ -61,7 +61,7 @@ def _has_locks(folder: Path) -> bool:
         return False
     finally:
         with contextlib.suppress(OSError):
-            (folder / ".probe").unlink(missing_ok=True)
+            (folder / ".dnm-lock-probe").unlink(missing_ok=True)
 
 
 def save_tensors(path: Path, tensors: dict, state: dict) -> None:

@@ -27,7 +27,7 @@ class Draws(NamedTuple):
 
     ``weight``: lambda, or a matrix ``[L, e]``, ~ Beta(alpha, alpha), or weights ``[S, N]`` of S mixtures of the batch;
     ``permutation`` ``[N]``; ``scores`` ``[N, N]`` for random partners; ``layer``, uniform in [0, 1). ``memory`` is no
-    random number, but what is remembered of the batch's sentences (`dnm.memory`).
+    random number, but what is remembered of the batch's sentences (`dnm.related.memory`).
     """
 
     weight: Tensor
@@ -38,7 +38,7 @@ class Draws(NamedTuple):
 
 
 def draw(method: Method, n: int, alpha: float, matrix: tuple[int, int], key: tuple) -> Draws:
-    """The draws of one step; methods with the same ``key`` share lambda, permutation and scores."""
+    """The draws of one step; methods with the same ``key`` and alpha share lambda, permutation and scores."""
     rng = np.random.default_rng(stream("draws", *key))
     weight, permutation, scores = rng.beta(alpha, alpha), rng.permutation(n), rng.random((n, n))
     if method.inputs == "matrix":

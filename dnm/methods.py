@@ -66,13 +66,14 @@ class Method:
 
     @property
     def remembers(self) -> bool:
-        """Whether partners depend on what is kept of each training sentence (`dnm.memory`)."""
+        """Whether partners depend on what is kept of each training sentence (`dnm.related.memory`)."""
         return self.partners in ("beyond", "saliency")
 
     @property
     def stacks(self) -> bool:
         """Whether its runs can be trained as one stack: its steps are all alike, and their inputs known before."""
-        return self.fine_tunes and not (self.remembers or self.start or self.level in ("token", "layer"))
+        alone = self.remembers or self.start or self.augment or self.level in ("token", "layer")
+        return self.fine_tunes and not alone
 
     @property
     def fine_tunes(self) -> bool:
@@ -113,11 +114,11 @@ _ROWS = [
     Method("mixup-transformer", "Mixup-Transformer", "Sun et al. 2020", "sentence", "permutation", "half", "scalar",
            _CE, start=0.5),
     # BatchMixup: softmax of uniform numbers is nearly flat, so mixtures lie close to the batch's mean; hence a second
-    # row with weights ~ Dirichlet(1, …, 1). Theirs is trained for pairs of sentences afterwards, ours not.
+    # row with weights ~ Dirichlet(1, …, 1). Theirs has two tanh layers more, and is trained for pairs afterwards.
     Method("batchmixup", "BatchMixup", "Yin et al. 2021", "sentence", "batch", "simplex", "simplex", _CE),
     Method("batchmixup-dirichlet", "BatchMixup, Dirichlet weights", "our variant", "sentence", "batch", "dirichlet",
            "simplex", _CE),
-    # TMix: three layers at 7/12, 9/12 and the whole of the depth; ours minds attention masks and special tokens.
+    # TMix: three layers at 7/12, 9/12 and the whole depth; ours minds masks and special tokens, its head is linear.
     Method("tmix", "TMix", "Chen et al. 2020", "layer", "permutation", "scalar", "scalar", _CE, alpha=16.0),
     # SSMix: partners by a permutation of the batch, saliency of word embeddings, no separate checkpoint: 3/8 of the
     # steps plainly first, as 3 of their 8 epochs. A partner too short for the span leaves its sentence as it was.
@@ -125,10 +126,12 @@ _ROWS = [
            start=0.375),
     # AUM + saliency: weights 0.8, 0.1 and 0.1 (times 5), each sentence's own class, the mean over the batch. Of two
     # classes theirs gives all sentences the same saliency; ours then takes that of hidden states instead of scores.
+    # The first phase takes a quarter of the steps, three epochs at least, half the steps at most, and counts as steps.
     Method("aum-saliency", "AUM + saliency", "Park and Caragea 2022", "sentence", "saliency", "scalar", "scalar", _CE,
            alpha=0.4, original_weight=4.0, start=0.25),
-    # DMix: partners within the batch, never oneself (their code mixes a sentence with itself), by cosine distance;
-    # the weight is that distance, relative to the largest, times a factor learned for each training sentence.
+    # DMix: at hidden states, theirs at a layer it draws; partners within the batch, never oneself (their code: always),
+    # by cosine distance; the weight is that distance, relative to the largest, times a factor learned for each sentence:
+    # the farthest partner leaves a sentence as it is until its factor shrinks.
     Method("dmix", "DMix", "Sawhney et al. 2022", "sentence", "beyond", "distance", "pair", _CE),
     Method("eda", "EDA", "Wei and Zou 2019", "none", "none", "none", "none", _CE, augment="eda", copies=9),
     Method("back-translation", "Back-translation", "Edunov et al. 2018", "none", "none", "none", "none",

@@ -35,7 +35,7 @@ class Model(nn.Module):
             return self.states[inputs.ids]
         if draws is not None and level == "layer":
             return self.encoder.mixed(words(inputs.ids), inputs.layout, inputs.pairs, draws.permutation, draws.weight,
-                                      DEPTHS[int(len(DEPTHS) * draws.layer)])
+                                      DEPTHS[min(int(len(DEPTHS) * draws.layer), len(DEPTHS) - 1)])
         if draws is None or level != "word":
             return self.encoder(words(inputs.ids), inputs.layout)
         weight = draws.weight[inputs.layout.position] if draws.weight.dim() else draws.weight  # a matrix has places

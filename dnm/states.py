@@ -5,6 +5,7 @@ Both are kept for a process, so that twenty seeds load one encoder and encode th
 
 import hashlib
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from dnm.words import Tokenizer
 
 _DECIDES = ("encoder", "pooling", "max_length", "precision", "device", "dropout")  # settings that states depend on
 MOST = 64  # sets of sentences whose states are kept
+KNOWN: WeakKeyDictionary[nn.Module, dict[bytes, Tensor]] = WeakKeyDictionary()  # of each encoder; saved with none
 
 
 def constant_encoder(config: RunConfig) -> tuple[nn.Module, Tokenizer]:
@@ -29,7 +31,6 @@ def constant_encoder(config: RunConfig) -> tuple[nn.Module, Tokenizer]:
 def _built(config: RunConfig, weights: str) -> tuple[nn.Module, Tokenizer]:
     encoder, tokenizer = build_encoder(config)
     encoder.words.use(torch.arange(0))
-    encoder.known = {}
     return encoder.requires_grad_(False), tokenizer
 
 
@@ -39,7 +40,7 @@ def states(encoder: nn.Module, sentences: list[np.ndarray], capacity: int) -> Te
     Rounding depends on which are computed together, so these are with no others and in an order of their own: a run's
     numbers do not depend on what ran before it, and seeds that train on all sentences share their states.
     """
-    lists, known = [sentence.tolist() for sentence in sentences], encoder.known
+    lists, known = [sentence.tolist() for sentence in sentences], KNOWN.setdefault(encoder, {})
     order = sorted(range(len(lists)), key=lists.__getitem__)
     key = hashlib.sha256(repr([lists[i] for i in order]).encode()).digest()
     if key not in known:

@@ -20,10 +20,10 @@ from dnm.data import augmentation as augment
 from dnm.data.hub import minilm_folder
 from dnm.errors import DnmError, say_once
 from dnm.methods import METHODS
-from dnm.runs.fleet import Fleet, kind
+from dnm.runs.fleet import kind
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
-from dnm.training import Interrupted, Run, fit, train
+from dnm.training import Interrupted, Run, fit
 
 SYNONYMS = {"film": ["movie", "picture"], "bright": ["shining"], "dull": ["boring", "flat", "slow"], "the": ["a"], "x": ["y"]}
 WORDS = ["the", "film", "is", "not", "dull", "and", "the", "actors", "of", "the", "film", "are", "bright", "x"]
@@ -267,14 +267,9 @@ def test_eda_trains_and_a_stopped_run_ends_the_same(tiny, tmp_path, encoder):
     assert essence(fit(config, checkpoint=path)[0]) == essence(record)
 
 
-def test_eda_runs_share_a_fleet_with_their_like_alone(tiny):
-    configs = [tiny(method="eda", seed=seed, dropout=0.0) for seed in range(2)]
-    alone = [fit(config)[0]["history"] for config in configs]
-    runs = [Run(config) for config in configs]
-    train(Fleet(runs))
-    for run, expected in zip(runs, alone, strict=True):
-        assert [row["train_loss"] for row in run.history] == pytest.approx([row["train_loss"] for row in expected], rel=1e-4)
-    assert kind(configs[0]) != kind(tiny(method="plain", dropout=0.0))
+def test_eda_runs_train_alone(tiny):
+    """Their copies are longer than the sentences that a fleet's shape is made for."""
+    assert kind(tiny(method="eda")) is None
 
 
 def test_other_synonyms_are_another_run_and_changed_ones_are_trained_again(tiny, tmp_path):
@@ -305,7 +300,7 @@ def test_settings_of_augmentation_are_checked_and_left_out_elsewhere(tiny_models
         assert RunConfig.create(method=method, translators="a,b").hash == RunConfig.create(method=method).hash
     config = RunConfig.create(method="back-translation", translators=[folder + "/../bert", "some/model"])
     assert config.translators == f"{folder},some/model" and RunConfig.create(**config.to_dict()) == config
-    assert config.title == "Back-translation (translators=bert, model)"
+    assert config.title == "Back-translation"
     assert RunConfig.create(method="eda", synonyms="x/../y.txt").synonyms == os.path.abspath("y.txt")
     for wrong in ("a", "a,b,c"):
         with pytest.raises(DnmError, match="two models, there and back"):

@@ -155,7 +155,7 @@ def test_no_more_than_a_few_sets_of_states_are_kept(head, monkeypatch):
     states._built.cache_clear()
     monkeypatch.setattr(states, "MOST", 3)
     records = [essence(fit(head(method="plain", seed=seed))[0]) for seed in (0, 1, 2, 0)]
-    assert records[0] == records[-1] and len(Run(head()).model.encoder.known) == 3
+    assert records[0] == records[-1] and len(states.KNOWN[Run(head()).model.encoder]) == 3
 
 
 def test_a_model_is_saved_with_its_encoder_and_predicts_as_it_did(head, tmp_path):

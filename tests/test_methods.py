@@ -96,7 +96,7 @@ def test_loss_and_every_gradient_agree_with_numpy(method):
         np.testing.assert_allclose(tensor.grad.numpy(), ref.gradient(value, p[name]), atol=2e-8, err_msg=name)
 
 
-@pytest.mark.parametrize("method", ["plain", "label-embedding", "senmixup", "dnm"])
+@pytest.mark.parametrize("method", ["plain", "label-embedding", "senmixup", "dmix", "dnm"])
 def test_a_class_weight_weighs_what_its_labels_cost(method):
     """Against NumPy: a sentence counts as its class does, each label of a mixture as its own, a pair as its two in the mean."""
     head, h, y, draws, p, _ = setup(method)
@@ -105,12 +105,14 @@ def test_a_class_weight_weighs_what_its_labels_cost(method):
 
     costs = []  # how much it counts, what it costs, of every sentence, label or pair
     for i in range(N):
-        predicted, lam, j = p["fc_w"] @ h[i] + p["fc_b"], draws.weight.item(), draws.permutation[i].item()
+        predicted, lam, j = p["fc_w"] @ h[i] + p["fc_b"], draws.weight.numpy().ravel()[0], draws.permutation[i].item()
         if method == "plain":
             costs.append((weights[y[i]], ref.cross_entropy(predicted, y[i])))
         elif method == "label-embedding":
             costs.append((weights[y[i]], (1 - ref.cosine(predicted, p["M"][y[i]])) ** 2))
-        elif method == "senmixup":
+        elif method in ("senmixup", "dmix"):
+            if method == "dmix":
+                _, j, lam = ref.dmix_pairs(draws.memory["distances"].numpy(), draws.scores.numpy(), draws.memory["factor"].numpy())[i]
             logits = p["fc_w"] @ (lam * h[i] + (1 - lam) * h[j]) + p["fc_b"]
             costs += [(lam * weights[y[i]], ref.cross_entropy(logits, y[i])), ((1 - lam) * weights[y[j]], ref.cross_entropy(logits, y[j]))]
         else:

@@ -292,7 +292,7 @@ def test_who_waits_for_anothers_run_says_so(tiny, tmp_path, patience):
 
 
 def test_a_store_that_cannot_be_written_is_named(tiny, tmp_path):
-    (tmp_path / ".locks" / ".probe").mkdir(parents=True)  # opening it fails, for root, too
+    (tmp_path / ".locks" / ".dnm-lock-probe").mkdir(parents=True)  # opening it fails, for root, too
     with pytest.raises(DnmError, match=f"cannot write to {re.escape(str(tmp_path / '.locks'))}: .+; name another folder"):
         run_all([tiny(method="plain")], RunStore(tmp_path), workers=1)
 

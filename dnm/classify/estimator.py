@@ -259,6 +259,8 @@ class _Watch:
         self.on_progress(run)
 
     def _judge(self, run: Run, row: dict) -> None:
+        if row["step"] <= run.start:  # before mixing begins nothing is judged, and nothing there counts later
+            return
         better = row["validation_accuracy"] > self.accuracy or row["validation_loss"] < self.loss
         self.accuracy = max(self.accuracy, row["validation_accuracy"])
         self.loss = min(self.loss, row["validation_loss"])

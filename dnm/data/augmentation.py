@@ -267,6 +267,8 @@ def translator(folder: Path):
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         model, found = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
                                                              output_loading_info=True, **local)
+        if any(re.fullmatch(r">>\w+<<", token) for token in tokenizer.get_vocab()):
+            raise DnmError(f"the translator in {folder} has to be told the language, which is not served")
         if found["missing_keys"]:
             raise DnmError(f"the translator in {folder} lacks weights: {min(found['missing_keys'])}")
     room = getattr(model.eval().config, "max_position_embeddings", 512)

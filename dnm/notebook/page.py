@@ -23,7 +23,7 @@ from dnm.plots.charts import accuracies
 from dnm.plots.look import number, standard_error
 from dnm.plots.page import figure_html, page, table_html
 from dnm.runs.results import COMPARABLE
-from dnm.study import tables
+from dnm.study import beside, controls, tables
 from dnm.study.claims import SIGNIFICANT
 from dnm.study.statistics import MOST, by_seed, difference, seeds_needed
 
@@ -55,7 +55,8 @@ def opening(runs: pd.DataFrame) -> str:
     most = max(groups, key=len)
     picture = accuracies(most)
     picture.update_layout(height=130 + 50 * most.title.nunique(), margin_t=70)  # so that the table is in sight
-    return (f"<p>{html.escape(answer(most))}</p>{figure_html(picture)}"
+    known = controls.finding(beside.kept_runs()) if (project_root() / "data" / "results").is_dir() else ""
+    return (f"<p>{html.escape(known)}</p><p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
             "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed." +
             " The built-in notes are the project's own: what its kept runs say on the paper's data sets stands in "
@@ -72,7 +73,9 @@ def answer(runs: pd.DataFrame) -> str:
     guess = f"; guessing: {100 / len(first['labels']):.0f}%" if first["labels"] else ""
     gap, seeds = difference([pairs[names[0]] - pairs[names[1]]]), f"{len(pairs)} seed{'s' * (len(pairs) > 1)}"
     where = f"{abs(gap.mean):.1f} points {'above' if gap.mean > 0 else 'below'}"
-    interval = f" (95% interval: {gap.low:+.1f} to {gap.high:+.1f})" if gap.pairs > 1 else ""
+    each = ", ".join(f"{value:+.1f}" for value in pairs[names[0]] - pairs[names[1]])
+    interval = f" (95% interval: {gap.low:+.1f} to {gap.high:+.1f})" if gap.pairs >= FEWEST else (
+        f" ({each})" if gap.pairs > 1 else "")  # of so few an interval is too short
     chance = f"chance alone brings a difference this large in {gap.p:.1%} of such comparisons (sign-flip test)"
     if gap.p < SIGNIFICANT:
         verdict = f"So DNM {'helps' if gap.mean > 0 else 'does harm'} here: {chance}."

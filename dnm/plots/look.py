@@ -57,6 +57,7 @@ def number(value: float, error: float = np.nan, sign: str = "", missing: str = "
     """A mean and its standard error as people read them: ``87.5 ± 1.0``."""
     if np.isnan(value):
         return missing
+    value = round(value, digits) + 0.0  # no minus zero
     return f"{value:{sign}.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 

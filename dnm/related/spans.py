@@ -48,12 +48,12 @@ def spans(salient: Tensor, lengths: Tensor, partners: Tensor, share: float = SHA
     begin = torch.arange(salient.shape[1], device=salient.device).expand(salient.shape)
     end = (begin + width.unsqueeze(-1)).clamp_max(salient.shape[1])
 
-    def best(rows: Tensor, sign: float) -> Tensor:
+    def best(rows: Tensor, lengths: Tensor, sign: float) -> Tensor:
         total = sign * (rows.gather(-1, end) - rows.gather(-1, begin))
-        last = (lengths if rows is sums else lengths[partners]).unsqueeze(-1) - 1 - width.unsqueeze(-1)
+        last = lengths.unsqueeze(-1) - 1 - width.unsqueeze(-1)
         return total.masked_fill((begin < 1) | (begin > last), float("-inf")).argmax(-1)
 
-    return best(sums, -1.0), best(sums[partners], 1.0), width
+    return best(sums, lengths, -1.0), best(sums[partners], lengths[partners], 1.0), width
 
 
 def replaced(ids: Tensor, layout: Layout, partners: Tensor, spans: tuple[Tensor, Tensor, Tensor]) -> Tensor:

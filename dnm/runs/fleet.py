@@ -44,7 +44,7 @@ def kind(config: RunConfig) -> tuple | None:
     common = tuple(value for name, value in config.to_dict().items() if name not in _OWN)
     batch = config.batch_size if config.n_train == "all" else min(config.batch_size, config.n_train)
     # Words are mixed before the encoder, by one rule for all; sentences after it, by the rule of each head.
-    return (*common, batch, row.inputs if row.mixes_words or row.partners == "batch" else "", row.augment)
+    return (*common, batch, row.inputs if row.mixes_words or row.partners == "batch" else "")
 
 
 def fleets(configs: list[RunConfig], size: int | None = None) -> list[list[RunConfig]]:

@@ -59,6 +59,18 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def finding(runs: pd.DataFrame) -> str:
+    """What runs say of DNM and of its label embeddings without mixing, beside plain fine-tuning, in a few words."""
+    table = beside_controls(runs)
+    if not len(table) or not {*CONTROLS} <= {*table.method}:
+        return ""
+    rows = table.set_index("method")
+    dnm, alone, rest = rows.to_plain["dnm"], rows.to_plain["label-embedding"], rows["to_label-embedding"]["dnm"]
+    return (f"In the study's kept runs (50 labelled sentences, {dnm.groups} data sets, {dnm.pairs} pairs of runs; "
+            f"{table.setting.iloc[0]}) DNM is {dnm.text()} points beside plain fine-tuning, and label embeddings "
+            f"without any mixing are {alone.text()}. DNM beside these: {rest.text()}. In brackets: 95% intervals.")
+
+
 # The words of the table of methods, as a sentence would have them.
 _DOOR = {"none": "nowhere", "token": "word pieces", "word": "word embeddings", "layer": "a layer's states",
          "sentence": "hidden states", "eda": "texts", "translation": "texts"}

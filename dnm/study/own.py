@@ -119,6 +119,7 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
     some = classifier.counts_["validation"]
     print(f"{len(learn)} sentences to learn from{f' ({some} of them {use})' * bool(some)}, {len(held)} to test; "
           f"classes: {', '.join(names)}")
+    print(f"method: {classifier.config_.title} (another: --method; which suits: dnm compare)")
     about, told = {"Data": Path(file).name if file != "-" else "standard input"}, score(classifier, names, held)
     print(told)
     if held:

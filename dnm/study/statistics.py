@@ -29,8 +29,9 @@ class Difference:
 
     def text(self) -> str:
         """As people read it: ``+1.2 [0.3, 2.0]``."""
-        interval = "" if np.isnan(self.low) else f" [{self.low:+.1f}, {self.high:+.1f}]"
-        return f"{self.mean:+.1f}{interval}" if self.pairs else "–"
+        mean, low, high = (round(value, 1) + 0.0 for value in (self.mean, self.low, self.high))  # no minus zero
+        interval = "" if np.isnan(low) else f" [{low:+.1f}, {high:+.1f}]"
+        return f"{mean:+.1f}{interval}" if self.pairs else "–"
 
 
 def by_seed(runs: pd.DataFrame, *columns: str, rows: tuple[str, ...] = ("seed",)) -> pd.DataFrame:
