@@ -130,7 +130,7 @@ _ROWS = [
     Method("aum-saliency", "AUM + saliency", "Park and Caragea 2022", "sentence", "saliency", "scalar", "scalar", _CE,
            alpha=0.4, original_weight=4.0, start=0.25),
     # DMix: at hidden states, theirs at a layer it draws; partners within the batch, never oneself (their code: always),
-    # by cosine distance; the weight is that distance, relative to the largest, times a factor learned for each sentence:
+    # by cosine distance; the weight is that distance, relative to the largest, times a learned factor of each sentence:
     # the farthest partner leaves a sentence as it is until its factor shrinks.
     Method("dmix", "DMix", "Sawhney et al. 2022", "sentence", "beyond", "distance", "pair", _CE),
     Method("eda", "EDA", "Wei and Zou 2019", "none", "none", "none", "none", _CE, augment="eda", copies=9),
