@@ -318,7 +318,7 @@ def test_every_system_stands_beside_the_controls():
 def test_what_was_found_is_said_from_the_runs():
     values = {"plain": [60, 61, 62], "label-embedding": [62, 62, 64], "dnm": [61, 63, 63]}
     told = controls.finding(frame(made_up({(data, 50, name): v for name, v in values.items() for data in ("subj", "mr")})))
-    assert "2 data sets, 6 pairs" in told and "DNM is +1.3 [" in told and "mixing are +1.7 [" in told and "DNM beside these: -0.3 [" in told
+    assert "2 data sets, 6 pairs" in told and "fine-tuning +1.3 [" in told and "mixing +1.7 [" in told and "beside these -0.3 [" in told
     assert controls.finding(frame(made_up({("subj", 50, "plain"): [60, 61]}))) == "" and controls.finding(frame([])) == ""
     assert difference([np.array([-0.02, 0.0, 0.01])]).text().startswith("+0.0 [+0.0")  # no minus zero
 

@@ -33,7 +33,7 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     runs = runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []
     for name in filter(set(runs.method).__contains__, SYSTEMS):
-        found = {data: mine.dropna().to_numpy() for data, mine in table[name].groupby(level=0)}
+        found = {data: mine.to_numpy() for data, mine in table[name].dropna().groupby(level=0)}
         gaps = {control: paired(table, (1, name), (-1, control)) if control != name else [] for control in CONTROLS}
         counts = {data: len(values) for data, values in found.items()}
         rows.append({"method": name, "title": METHODS[name].title, "seeds": counts} | {
@@ -66,9 +66,9 @@ def finding(runs: pd.DataFrame) -> str:
         return ""
     rows = table.set_index("method")
     dnm, alone, rest = rows.to_plain["dnm"], rows.to_plain["label-embedding"], rows["to_label-embedding"]["dnm"]
-    return (f"In the study's kept runs (50 labelled sentences, {dnm.groups} data sets, {dnm.pairs} pairs of runs; "
-            f"{table.setting.iloc[0]}) DNM is {dnm.text()} points beside plain fine-tuning, and label embeddings "
-            f"without any mixing are {alone.text()}. DNM beside these: {rest.text()}. In brackets: 95% intervals.")
+    return (f"The study itself (50 labels, {dnm.groups} data sets, {dnm.pairs} pairs of runs): DNM beside plain "
+            f"fine-tuning {dnm.text()} points; its label embeddings without any mixing {alone.text()}; DNM beside "
+            f"these {rest.text()}.")
 
 
 # The words of the table of methods, as a sentence would have them.
