@@ -132,7 +132,6 @@ class Run:
         """One row of the history; also keeps the model and predictions of the best validation accuracy.
 
         Without validation sentences the latest model is the best.
-
         ``hidden`` are hidden states ``[n, d]`` of the held-out sentences, where a fleet has them already.
         """
         steps = self.step - (self.history[-1]["step"] if self.history else 0)
@@ -156,7 +155,8 @@ class Run:
         self.losses.zero_()
         self.history.append(row)
         # With few validation sentences many evaluations tie, the first of them often of a model that has hardly begun.
-        names, best = ("validation_accuracy", "validation_loss"), self.best or {}
+        unmixed = self.best and self.start and self.best["step"] <= self.start < self.step  # it has mixed nothing yet
+        names, best = ("validation_accuracy", "validation_loss"), {} if unmixed else self.best or {}
         accuracy, loss = best.get(names[0]), best.get(names[1], math.inf)
         if accuracy is None or (row[names[0]], -row[names[1]]) > (accuracy, -loss):
             self.best = {"step": self.step} | {name: row.get(name) for name in names} | {

@@ -386,7 +386,7 @@ def test_the_second_phase_starts_anew_on_batches_from_both_halves(tiny):
     np.testing.assert_allclose(kept["margin"].numpy(), margins, atol=1e-5)
     assert kept["visits"].sum() == 64 and any(not torch.equal(p, initial[name]) for name, p in run.trained.items())
     assert memory.due(run)
-    assert all(torch.equal(p, initial[name]) for name, p in run.trained.items()) and run.best is None
+    assert all(torch.equal(p, initial[name]) for name, p in run.trained.items())
     low, high = run.batches.halves
     area = (kept["margin"] / kept["visits"]).numpy()
     assert len(low) == len(high) == 12 and area[low].max() <= area[high].min()
@@ -396,6 +396,21 @@ def test_the_second_phase_starts_anew_on_batches_from_both_halves(tiny):
     assert np.unique(np.concatenate([run.batches(t)[:4] for t in range(9, 12)])).tolist() == low.tolist()  # an epoch of the half
     loss = run.train_step()
     assert all(torch.equal(run.memory[name], kept[name]) for name in kept) and loss.isfinite()
+
+
+@pytest.mark.parametrize("method", ["mixup-transformer", "ssmix", "aum-saliency"])
+def test_the_best_model_is_one_that_has_mixed(tiny, monkeypatch, method):
+    """However good the validation sentences were while nothing was mixed."""
+    config = tiny(method=method, steps=16, eval_every=2, batch_size=8, dropout=0.0)
+    monkeypatch.setattr(Run, "evaluate", lambda run, hidden=None, own=Run.evaluate: better(run, own(run, hidden)))
+
+    def better(run, row):
+        if run.step <= run.start:
+            run.best |= {"validation_accuracy": 2.0}
+        return row
+
+    record, run = fit(config)
+    assert 0 < run.start < record["best_step"]
 
 
 # ---------------------------------------------------------------- all of them

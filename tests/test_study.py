@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
@@ -28,7 +29,7 @@ from dnm.runs.plan import grid
 from dnm.runs.results import frame, load
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
-from dnm.study import tables
+from dnm.study import beside, tables
 from dnm.study.experiments import experiment
 from dnm.study.statistics import difference
 from dnm.training import fit
@@ -145,6 +146,14 @@ def test_the_reports_three_sentences_follow_from_its_runs(gaps, said):
         gap = difference([gaps])
         assert f"{gap.low:+.1f} to {gap.high:+.1f}" in text and ("helps here" in text) == (gap.p < 0.05 and gap.mean > 0)
     assert "cannot tell" in report.answer(compared(*gaps)[lambda runs: runs.title == "DNM"])
+
+
+def test_a_report_is_written_where_no_runs_are_kept(monkeypatch, runs, tiny):
+    records = run_all([tiny(method="plain"), tiny(method="dnm")], runs, workers=1)
+    told = report.opening(frame(records))
+    assert "The study itself (50 labels" in told
+    monkeypatch.setattr(beside, "project_root", lambda: Path("/nowhere"))
+    assert "The study itself" not in report.opening(frame(records)) and "cannot be told" in told
 
 
 def test_a_reports_links_lead_somewhere_from_where_it_lies_or_are_text(tmp_path):

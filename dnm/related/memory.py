@@ -49,7 +49,7 @@ def due(run) -> bool:
             with torch.no_grad():
                 for name, parameter in run.trained.items():
                     parameter.copy_(fresh.trained[name])
-            run.optimiser, run.best = adamw(*run.groups(), run.config), None
+            run.optimiser = adamw(*run.groups(), run.config)
     return run.step >= run.start
 
 

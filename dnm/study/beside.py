@@ -14,6 +14,7 @@ from dnm.runs.results import COMPARABLE, load
 from dnm.study.experiments import BASELINES, SCRATCH, size
 from dnm.study.statistics import by_seed, difference, paired
 
+SETTING = ["encoder", "weights", "profile", "device", "precision"]
 _COLUMNS = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs",
             "encoder", "profile", "device", "off", "gap", "gap_error", "paper_gap", "paper_gap_error",
             "to_plain", "to_best", "to_dnm", "best"]
@@ -34,6 +35,13 @@ def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     # ``setting`` tells apart what may not be averaged.
     runs["setting"] = [" ".join(map(str, setting)) for setting in runs[COMPARABLE].itertuples(index=False)]
     return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["dataset", "setting", "method", "seed"])
+
+
+def fullest(runs: pd.DataFrame) -> tuple[tuple, pd.DataFrame]:
+    """The pre-trained encoder's setting (of `SETTING`) that has most of the `comparable_runs`, and its runs."""
+    runs = runs[~runs.encoder.isin(FROM_SCRATCH)]
+    setting = runs.groupby(SETTING).size().idxmax() if len(runs) else ()
+    return setting, runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
 
 
 def beside(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

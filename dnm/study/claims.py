@@ -3,15 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from dnm.config import SCRATCH as FROM_SCRATCH
 from dnm.methods import METHODS
 from dnm.plots.look import numbers
-from dnm.study.beside import comparable_runs
+from dnm.study.beside import comparable_runs, fullest
 from dnm.study.experiments import SCRATCH, place, published
 from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
 
 SIGNIFICANT = 0.05
-SETTING = ["encoder", "weights", "profile", "device", "precision"]
 Terms = tuple[tuple[int, tuple[str, str]], ...]  # signs, each with a method and a number of training sentences
 
 
@@ -58,9 +56,7 @@ def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs.assign(method=runs.method.where(runs.usual.astype(bool), runs.title), usual=True)  # known by title
     runs = runs[runs.method.isin({who for parts in CLAIMS.values() for part in parts.values() for _, (who, _) in part})]
     runs, theirs = comparable_runs(runs), published()[published().encoder != SCRATCH]
-    runs = runs[~runs.encoder.isin(FROM_SCRATCH)]
-    setting = runs.groupby(SETTING).size().idxmax() if len(runs) else ()
-    runs = runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
+    setting, runs = fullest(runs)
     ours = by_seed(runs, "method", "n_train", rows=("dataset", "seed"))
     theirs = by_seed(theirs, "method", "n_train", rows=("dataset",)).sort_index(key=lambda names: names.map(place))
     rows = []

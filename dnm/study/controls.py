@@ -1,17 +1,12 @@
-"""Every system beside three controls: plain fine-tuning, label embeddings without mixing, DNM.
-
-Taught in notebooks 01 and 05.
-"""
+"""Every system beside three controls: plain, label embeddings without mixing, DNM. Taught in notebooks 00, 01, 05."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from dnm.config import SCRATCH
 from dnm.methods import METHODS
 from dnm.plots.look import number, numbers, standard_error
-from dnm.study.beside import comparable_runs
-from dnm.study.claims import SETTING
+from dnm.study.beside import comparable_runs, fullest
 from dnm.study.experiments import place
 from dnm.study.statistics import by_seed, difference, holm, paired
 
@@ -26,11 +21,9 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     averaged over the data sets that both have; the correction is over the whole table.
     """
     runs = comparable_runs(runs)
-    runs = runs[(runs.n_train == n_train) & runs.method.isin(SYSTEMS) & ~runs.encoder.isin(SCRATCH)]
+    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(SYSTEMS)])
     if not len(runs):
         return pd.DataFrame()
-    setting = runs.groupby(SETTING).size().idxmax()
-    runs = runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []
     for name in filter(set(runs.method).__contains__, SYSTEMS):
         found = {data: mine.to_numpy() for data, mine in table[name].dropna().groupby(level=0)}
