@@ -26,7 +26,7 @@ def save(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
 
 def load(path: Path, runs: list, optimiser: torch.optim.Optimizer) -> None:
     """Bring runs and optimiser to where they were; a `DnmError` where the file is damaged or other runs'."""
-    tensors, state = load_tensors(path)
+    tensors, state = load_tensors(path, "delete it and run the same command again to start this run from its beginning")
     states, expected = state.get("runs", []), [_identity(run) for run in runs]
     if [{name: one.get(name) for name in expected[0]} for one in states] != expected:
         raise DnmError(f"{path} belongs to another run, other data or other weights: delete it and run the same "

@@ -1,4 +1,4 @@
-"""What is kept on disk: files as safetensors with checksums, written whole or not at all."""
+"""What is kept on disk: JSON and safetensors with checksums, written whole or not at all."""
 
 import contextlib
 import errno
@@ -18,9 +18,44 @@ class DiskError(DnmError):
     """Something could not be written: the disk is full, or the folder cannot be written to."""
 
 
+def unwritable(path: Path, error: Exception) -> DiskError:
+    """What to say of a file that could not be written."""
+    why = getattr(error, "strerror", None) or str(error)
+    return DiskError(f"cannot write {path}: {why}; free some space or name another folder, then run the same command "
+                     "again: what is finished is kept")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a file beside ``path`` and rename: a reader, or a crash, never meets half a file."""
     _replace(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_json(path: Path, content: dict, **options) -> None:
+    """Write ``content`` and a checksum of it; ``options`` are those of `json.dumps`."""
+    write_atomically(path, (json.dumps(sealed(content), ensure_ascii=False, **options) + "\n").encode())
+
+
+def read_json(path: Path) -> dict:
+    """The content of a file of `write_json`; a `ValueError` where it is damaged or no JSON object."""
+    try:
+        return unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def sealed(content: dict) -> dict:
+    """The content and a checksum of it, for `unsealed`."""
+    return content | {"checksum": zlib.crc32(json.dumps(content, sort_keys=True).encode())}
+
+
+def unsealed(content: dict) -> dict:
+    """What was `sealed`, or written before there were checksums; a `ValueError` where it has changed."""
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    bare = {name: value for name, value in content.items() if name != "checksum"}
+    if content not in (bare, sealed(bare)):
+        raise ValueError("its checksum is another")
+    return bare
 
 
 def _replace(path: Path, write) -> None:
@@ -34,9 +69,7 @@ def _replace(path: Path, write) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DiskError(f"cannot write {path}: {reason}; free some space or name another folder, then run the "
-                        "same command again: finished runs are kept") from None
+        raise unwritable(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -70,20 +103,19 @@ def save_tensors(path: Path, tensors: dict, state: dict) -> None:
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     checksums = {name: _checksum(tensor) for name, tensor in tensors.items()}
-    header = {"format": "pt", "state": json.dumps(state), "checksums": json.dumps(checksums)}
+    header = {"format": "pt", "state": json.dumps(sealed(state)), "checksums": json.dumps(checksums)}
     _replace(path, lambda temporary: save_file(tensors, temporary, header))
 
 
-def load_tensors(path: Path) -> tuple[dict, dict]:
-    """Tensors and state of a file of `save_tensors`; a `DnmError` where it is damaged."""
+def load_tensors(path: Path, way_out: str) -> tuple[dict, dict]:
+    """Tensors and state of a file of `save_tensors`; a `DnmError` that ends in ``way_out`` where it is damaged."""
     from safetensors import safe_open
 
-    with mendable(f"{path} is corrupt ({{}}): delete it and run the same command again to start this run from its "
-                  "beginning"):
+    with mendable(f"{path} is corrupt ({{}}): {way_out}"):
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        state, checksums = json.loads(header["state"]), json.loads(header["checksums"])
+        state, checksums = unsealed(json.loads(header["state"])), json.loads(header["checksums"])
         if checksums != {name: _checksum(tensor) for name, tensor in tensors.items()}:
             raise ValueError("checksums differ")
         return tensors, state

@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dnm.config import RunConfig
 from dnm.data import hub
-from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model
+from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model, word_vectors
 from dnm.errors import DnmError, say_once
 from dnm.mixing import mix
 from dnm.packing import NOTHING, Layout
-from dnm.words import Tokenizer, Words, word_vectors
+from dnm.words import Tokenizer, Words
 
 CNN_WINDOWS, CNN_FILTERS, LSTM_SIZE = (3, 4, 5), 100, 150
 
@@ -144,7 +144,9 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
     folder = folder or hub.model_folder("minilm" if config.from_scratch else config.encoder)
     tokenizer = Tokenizer(folder, config.max_length)
     if config.from_scratch:
-        words = Words(word_vectors(tokenizer, config.word_vectors) if table is None else table)
+        if table is None:
+            table = word_vectors(tokenizer.loaded.get_vocab(), tokenizer.size, config.word_vectors)
+        words = Words(table)
         return (CNN if config.encoder == "cnn" else LSTM)(words, config.dropout), tokenizer
     digest = hub.weights_digest(folder) if table is None else ""
     model, way = load_model(config.encoder, config.max_length, config.dropout, folder, digest)

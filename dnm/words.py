@@ -14,8 +14,6 @@ from dnm.data import hub
 from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING
 
-WORD_SIZE = 300  # of random word vectors
-
 
 class Words(nn.Module):
     """The word-embedding table, of which only the rows in use are trained.
@@ -96,27 +94,3 @@ def _tokenizer(folder: Path, stamp: tuple):
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made up by the library
             raise DnmError(f"{folder} holds no tokenizer: put its files (tokenizer.json, vocab.txt, …) there")
         return tokenizer
-
-
-def word_vectors(tokenizer: Tokenizer, path: str) -> Tensor:
-    """Word vectors ``[V, e]``: small and random, those of the file's words where one is given."""
-    known, size = tokenizer.loaded.get_vocab(), tokenizer.size
-    if not path:
-        return torch.randn(size, WORD_SIZE).mul_(0.1)
-    table, number = None, 0
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
-                if table is None:
-                    table = torch.randn(size, line.rstrip().count(" ")).mul_(0.1)
-                word, *values = line.rstrip().rsplit(" ", table.shape[1])  # a few words of the large files hold blanks
-                if len(values) < table.shape[1]:
-                    raise ValueError(f"{len(values)} numbers instead of {table.shape[1]}")
-                if word in known:
-                    table[known[word]] = torch.tensor([float(value) for value in values])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
-                       "the same count of numbers, separated by blanks") from None
-    if table is None:
-        raise DnmError(f"{path} holds no word vectors")
-    return table

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map
 from dnm.batches import Batches
 from dnm.classify.estimator import DNMClassifier
 from dnm.data.datasets import limited, load_dataset
+from dnm.disk import read_json, write_json
 from dnm.errors import DnmError
 from dnm.runs.scheduler import run_all
 from dnm.runs.store import RunStore
@@ -122,7 +123,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, tmp_path):
     assert (tmp_path / f"{config.hash}.checkpoint.safetensors").exists()
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    stored = json.loads((tmp_path / f"{config.hash}.json").read_text())
+    stored = read_json(tmp_path / f"{config.hash}.json")
     assert essence(stored) == json.loads(json.dumps(essence(fit(config)[0])))
     assert not (tmp_path / f"{config.hash}.checkpoint.safetensors").exists()
 
@@ -140,10 +141,10 @@ def test_finished_runs_are_reused_and_bad_files_trained_again(tiny, tmp_path):
         with pytest.warns(UserWarning, match="trained again"):
             run_all(configs, store, workers=1, on_status=lambda s: states.append((s.reused, s.trained)))
         assert states[-1] == (1, 1)
-        assert essence(json.loads(path.read_text())) == json.loads(json.dumps(essence(first[0])))
-    changed = json.loads(path.read_text())
+        assert essence(read_json(path)) == json.loads(json.dumps(essence(first[0])))
+    changed = read_json(path)
     changed["data"]["fingerprint"] = "other"
-    path.write_text(json.dumps(changed))
+    write_json(path, changed)
     with pytest.warns(UserWarning, match="data set has changed"):
         run_all(configs, store, workers=1)
     assert sorted(p.name for p in tmp_path.glob("[!.]*")) == sorted(f"{c.hash}.json" for c in configs)

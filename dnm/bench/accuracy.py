@@ -11,7 +11,6 @@ they would be more, for up to 5,000 steps, it is the same fit as ``setfit-r20``.
 """
 
 import inspect
-import json
 import shlex
 import sys
 import tempfile
@@ -38,7 +37,7 @@ from dnm.config import RunConfig
 from dnm.data import hub
 from dnm.data.datasets import Dataset, limited, load_dataset
 from dnm.data.splits import Split, stratified_order
-from dnm.disk import write_atomically
+from dnm.disk import read_json, write_json
 from dnm.errors import DnmError, mendable, project_root, unknown
 from dnm.methods import METHODS
 from dnm.model import device_name
@@ -81,7 +80,7 @@ def run_accuracy(datasets=("subj", "mr", "sst2", "sst1"), labels=(8, 16, 64), sp
     for data in loaded.values():
         drawn(data, max(labels), 0)  # what is wrong is said before the first fit
     with mendable(f"{out} holds no fits of this benchmark ({{}}): name another --out, or move it away"):
-        stored = json.loads(out.read_text(encoding="utf-8"))["fits"] if out.exists() else []
+        stored = read_json(out)["fits"] if out.exists() else []
         kept = {tuple(fit[name] for name in KEY): fit for fit in stored}
     weights = hub.identity(RunConfig.create(encoder=encoder).encoder)
     wanted = [(system, name,
@@ -94,8 +93,7 @@ def run_accuracy(datasets=("subj", "mr", "sst2", "sst1"), labels=(8, 16, 64), sp
         for fit in joblib.Parallel(workers, return_as="generator_unordered")(
                 joblib.delayed(_fit)(key, name, workers) for key, name in todo.items()):
             kept[tuple(fit[name] for name in KEY)] = fit
-            content = {"command": f"dnm {shlex.join(sys.argv[1:])}", "fits": [*kept.values()]}
-            write_atomically(out, (json.dumps(content, indent=1) + "\n").encode())
+            write_json(out, {"command": f"dnm {shlex.join(sys.argv[1:])}", "fits": [*kept.values()]}, indent=1)
             bar.update()
     print(told(pd.DataFrame([kept[key] | {"system": system} for system, _, key in wanted])), f"stored: {out}", sep="\n")
 

@@ -10,6 +10,7 @@ import json
 import platform
 import re
 import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from dnm import __version__
 from dnm.config import RunConfig
 from dnm.data.hub import file_sha256
-from dnm.disk import DiskError, load_tensors, save_tensors, write_atomically
+from dnm.disk import DiskError, load_tensors, read_json, save_tensors, sealed, unsealed, write_atomically
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError, mendable
 from dnm.heads import Head
@@ -30,6 +31,7 @@ HEAD = "head.safetensors"
 # What lies beside a tokenizer and is none of it.
 _OTHERS = ("config.json", "generation_config.json", "modules.json", "sentence_bert_config.json",
            "config_sentence_transformers.json", "data_config.json", "README.md")
+_KINDS = (".safetensors", ".json", ".txt", ".model", ".md", ".tmp")  # of files that a model of ours may have
 _WORDS = ("encoder.words.rows", "encoder.words.table")
 
 
@@ -49,15 +51,17 @@ def save(classifier, folder: Path, about: dict) -> None:
         tensors = {name: t for name, t in tensors.items() if not name.startswith("encoder.")}
         settings = json.loads(encoder.model.config.to_json_string()) | {
             "architectures": [type(encoder.model).__name__], "dtype": "float32"}
-    _json(folder / "config.json", description(classifier, settings))
     if settings:
-        _json(folder / "encoder" / "config.json", settings)
-        save_tensors(folder / "encoder" / "model.safetensors", shard, {})
+        tokenizer["encoder/config.json"] = _json(settings)
+    write_atomically(folder / "config.json", _json(description(classifier, settings, tokenizer)))
     for name, content in tokenizer.items():
         write_atomically(folder / name, content)
+    if settings:
+        save_tensors(folder / "encoder" / "model.safetensors", shard, {})
     files = {f"encoder.{name}": "encoder/model.safetensors" for name in shard} | dict.fromkeys(tensors, HEAD)
     size = sum(t.numel() * t.element_size() for t in (*shard.values(), *tensors.values()))
-    _json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": files})
+    index = _json({"metadata": {"total_size": size}, "weight_map": files})
+    write_atomically(folder / "model.safetensors.index.json", index)
     write_atomically(folder / "README.md", card(classifier, about).encode())
     save_tensors(folder / HEAD, tensors, {})
 
@@ -65,7 +69,8 @@ def save(classifier, folder: Path, about: dict) -> None:
 def taken(folder: Path) -> bool:
     """Whether a folder holds a model of ours; a `DnmError` where it holds anything else."""
     try:
-        if not folder.exists() or not any(folder.iterdir()):
+        # A process that was killed as it began leaves nothing but a temporary file.
+        if not folder.exists() or all(file.name.startswith(".config.json.") for file in folder.iterdir()):
             return False
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             if json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "dnm":
@@ -76,9 +81,10 @@ def taken(folder: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Empty a folder of the model that it holds; what holds anything else is not touched."""
-    for file in (*folder.iterdir(), *(folder / "encoder").glob("*")) if taken(folder) else ():
-        if file.is_file() and file.suffix in (".safetensors", ".json", ".txt", ".model", ".md"):
+    """Empty a folder of the model that it holds, but for ``config.json``; what holds anything else is not touched."""
+    parts = (*folder.glob(HEAD), *folder.iterdir(), *(folder / "encoder").glob("*")) if taken(folder) else ()
+    for file in dict.fromkeys(parts):  # the head first: without it, what is left is no model
+        if file.is_file() and file.suffix in _KINDS and file != folder / "config.json":
             with mendable(f"cannot write to {folder}: {{}}; name another folder"):
                 file.unlink()
 
@@ -93,22 +99,27 @@ def _words_name(model) -> str:
     return next(f"{name}.weight" for name, module in model.named_modules() if module is inputs)
 
 
-def description(classifier, encoder: dict | None) -> dict:
-    """``config.json``: what `transformers` asks of it, and under ``dnm`` all that `load` needs."""
+def description(classifier, encoder: dict | None, files: dict[str, bytes]) -> dict:
+    """``config.json``: what `transformers` asks of it, and under ``dnm`` all that `load` needs, with checksums.
+
+    ``files`` are those of the folder that hold no weights, which have checksums of their own.
+    """
     names, parameters = classifier.label_names, classifier.get_params(deep=False)
     state, weight = parameters.pop("random_state"), parameters.pop("class_weight")
     parameters["encoder"] = str(parameters["encoder"])
     parameters["random_state"] = state if state is None or isinstance(state, int | np.integer) else None
     parameters["class_weight"] = [[*pair] for pair in weight.items()] if isinstance(weight, dict) else weight
+    own = {"version": __version__, "config": classifier.config_.to_dict(), "classes": classifier.classes_.tolist(),
+           "words": encoder and _words_name(classifier.model_.encoder.model), "k": classifier.model_.head.k,
+           "parameters": parameters, "temperature": classifier.temperature_, "steps": classifier.n_iter_,
+           "text_column": classifier.text_column_, "validation_score": classifier.validation_score_,
+           "history": classifier.history_, "counts": classifier.counts_,
+           "files": {name: zlib.crc32(content) for name, content in files.items()}}
     return {
         "model_type": "dnm", "architectures": ["DNMForSequenceClassification"], "dtype": "float32",
         "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)},
         "problem_type": "single_label_classification", "encoder": encoder,
-        "dnm": {"version": __version__, "config": classifier.config_.to_dict(), "classes": classifier.classes_.tolist(),
-                "words": encoder and _words_name(classifier.model_.encoder.model), "k": classifier.model_.head.k,
-                "parameters": parameters, "temperature": classifier.temperature_, "steps": classifier.n_iter_,
-                "text_column": classifier.text_column_, "validation_score": classifier.validation_score_,
-                "history": classifier.history_, "counts": classifier.counts_}}
+        "dnm": sealed(json.loads(_json(own)))}
 
 
 def load(kind: type, folder: Path, device: str):
@@ -118,7 +129,11 @@ def load(kind: type, folder: Path, device: str):
         why = f"it has no {HEAD}{earlier}" if folder.is_dir() else "there is no such folder"
         raise DnmError(f"{folder} is not a saved model: {why}")
     with mendable(f"{folder} is not a readable model: {{}}"):
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["dnm"]
+        about = unsealed(read_json(folder / "config.json")["dnm"])
+        for name, checksum in about.get("files", {}).items():
+            if name.startswith("encoder/") and zlib.crc32((folder / name).read_bytes()) != checksum:
+                raise DnmError(f"{folder} is not a readable model: {name} is not as it was saved; copy the folder "
+                               "again, or save the model again")
         config = RunConfig(**about["config"] | {"device": device})
         tensors, shard = _read(folder / HEAD), {}
         if config.from_scratch:
@@ -158,11 +173,11 @@ def _restored(kind: type, about: dict, device: str):
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DnmError(f"{path} is missing: copy the folder again, or save the model again")
-    return load_tensors(path)[0]
+    return load_tensors(path, "copy the folder again, or save the model again")[0]
 
 
-def _json(path: Path, content: dict) -> None:
-    write_atomically(path, (json.dumps(content, indent=1, default=lambda value: value.item()) + "\n").encode())
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=1, default=lambda value: value.item()) + "\n").encode()
 
 
 def _tokenizer(source: Path, max_length: int) -> dict[str, bytes]:

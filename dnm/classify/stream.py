@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from dnm import __version__
 from dnm.data.files import Table, chunks
-from dnm.disk import lock, write_atomically
+from dnm.disk import lock, read_json, unwritable, write_json
 from dnm.errors import DnmError
 
 SIZE = 2000  # rows that are predicted, written and secured together
@@ -51,6 +51,8 @@ def predict_file(classifier, path: Path | str, out: Path, text_column: str = "",
             held.unlink(missing_ok=True)
     except Timeout:
         raise DnmError(f"another process is writing {out}; wait for it, or name another file") from None
+    except OSError as error:
+        raise unwritable(part, error) from None
     return done
 
 
@@ -68,7 +70,7 @@ def _predict(classifier, job: list, part: Path, note: Path, on_rows: Callable, *
                 file.flush()
                 os.fsync(file.fileno())
                 done = {"rows": seen, "bytes": file.tell(), "empty": done["empty"] + table.texts.count("")}
-                write_atomically(note, json.dumps({"job": job} | done).encode())
+                write_json(note, {"job": job} | done)
             on_rows(seen, table.notes)
     if not seen:
         raise DnmError(f"{job[0]}: no rows below the column names")
@@ -85,7 +87,7 @@ def _stamp(path: Path | str) -> list:
 def _begun(part: Path, note: Path, job: list) -> dict | None:
     """What an earlier call of the same job has done, if its files still say so."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = read_json(note)
         whole = found.pop("job") == job and part.stat().st_size >= found["bytes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

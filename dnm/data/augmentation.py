@@ -23,7 +23,7 @@ import numpy as np
 
 from dnm.config import RunConfig
 from dnm.data import hub
-from dnm.disk import write_atomically
+from dnm.disk import read_json, write_json
 from dnm.errors import DnmError, mendable, project_root, say_once
 
 SHARE = 0.1  # of the words that an operation changes, EDA's alpha and p
@@ -236,10 +236,10 @@ def translations(config: RunConfig, texts: list[str], *_) -> list[list[str]]:
             key = _digest("translation", text, models, TEMPERATURE, config.seed, copy)
             path = project_root() / "data" / "translations" / key[:2] / f"{key[:24]}.json"
             try:
-                made.append(str(json.loads(path.read_text(encoding="utf-8"))["copy"]))
+                made.append(str(read_json(path)["copy"]))
             except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
                 made.append(round_trip(text, *map(load, folders), int(key[:14], 16)))
-                write_atomically(path, json.dumps({"text": text, "copy": made[-1]}, ensure_ascii=False).encode())
+                write_json(path, {"text": text, "copy": made[-1]})
         copies.append([copy for copy in dict.fromkeys(made) if copy])
     return copies
 

@@ -1,4 +1,4 @@
-"""A pre-trained encoder as its folder holds it, checked against what the trainer needs of it.
+"""A pre-trained encoder as its folder holds it, checked against what the trainer needs of it; word vectors.
 
 Whatever would silently be another model than the folder's, or could not be trained as the study trains, is refused.
 Taught in notebook 04.
@@ -21,6 +21,7 @@ PACKED = ("bert", "electra", "ernie", "roberta", "xlm-roberta", "camembert")
 FLOAT32 = ("deberta",)  # families whose own code fails in bfloat16
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout",
              "embedding_dropout", "mlp_dropout")  # what the families call it
+WORD_SIZE = 300  # of random word vectors
 _INSTEAD = "take an encoder, such as BERT, RoBERTa or DeBERTa"
 
 
@@ -124,3 +125,26 @@ def _complete(model: nn.Module, encoder: str, missing: set[str], unexpected: set
     if lost := sorted(name for name in bare if name.split(".")[0] in parts and name.endswith((".weight", ".bias"))):
         raise DnmError(f"encoder {encoder!r}: no place for its weights {lost[0]} and {len(lost) - 1} more in the model "
                        "that `transformers` makes, which has no such relative positions: it would be another model")
+
+
+def word_vectors(known: dict[str, int], size: int, path: str) -> Tensor:
+    """Vectors ``[size, e]`` of ``known`` words: small and random, those of the file's words where one is given."""
+    if not path:
+        return torch.randn(size, WORD_SIZE).mul_(0.1)
+    table, number = None, 0
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
+                if table is None:
+                    table = torch.randn(size, line.rstrip().count(" ")).mul_(0.1)
+                word, *values = line.rstrip().rsplit(" ", table.shape[1])  # a few words of the large files hold blanks
+                if len(values) < table.shape[1]:
+                    raise ValueError(f"{len(values)} numbers instead of {table.shape[1]}")
+                if word in known:
+                    table[known[word]] = torch.tensor([float(value) for value in values])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
+                       "the same count of numbers, separated by blanks") from None
+    if table is None:
+        raise DnmError(f"{path} holds no word vectors")
+    return table

@@ -79,8 +79,10 @@ def in_terminal() -> Iterator[Callable[[Status], None]]:
         bar.update(0)
 
     with bar:
-        yield show
-        if bar.total:
-            bar.delay = 0  # else a short bar is not drawn
+        try:
+            yield show
+        finally:
+            if bar.total:
+                bar.delay = 0  # else a short bar is not drawn, or not ended
     if bar.total and sys.stderr.isatty():
         print(file=sys.stderr)  # what comes next is no part of it

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dnm.config import RunConfig
-from dnm.disk import write_atomically
+from dnm.disk import sealed, write_atomically
 from dnm.errors import DnmError
 from dnm.methods import METHODS
 from dnm.runs.store import records_in
@@ -46,8 +46,8 @@ def frame(records: list[dict]) -> pd.DataFrame:
 
 def keep(records: list[dict], path: Path) -> str:
     """Write all records to one file, with the command line that repeats them; returns a line that says where."""
-    text = json.dumps({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records}, ensure_ascii=False,
-                      separators=(",", ":"))
+    content = sealed({"command": "dnm " + shlex.join(sys.argv[1:]), "runs": records})
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     write_atomically(path, (text.replace('{"format"', '\n{"format"') + "\n").encode())
     return f"results: {path}"
 

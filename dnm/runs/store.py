@@ -16,7 +16,7 @@ from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data import augmentation
 from dnm.data.datasets import dataset_of
 from dnm.data.hub import identity
-from dnm.disk import DiskError, lock, write_atomically
+from dnm.disk import DiskError, lock, read_json, write_json
 from dnm.errors import DnmError, project_root, reason
 
 
@@ -74,7 +74,7 @@ class RunStore:
         found = {}
         for path in (self.folder / ".training").glob("[0-9a-f]" * 12):
             with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or being written
-                found[path.name] = json.loads(path.read_text(encoding="utf-8"))
+                found[path.name] = read_json(path)
         return found
 
     def _file(self, kind: str, config: RunConfig) -> Path:
@@ -90,7 +90,7 @@ class RunStore:
     def put_error(self, config: RunConfig, error: str, details: str = "") -> None:
         """Record why a run failed; the next sweep tries it again, and its result removes the record."""
         about = {"error": error, "config": config.to_dict(), "host": socket.gethostname(), "details": details}
-        write_atomically(self.error_path(config), (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(self.error_path(config), about, indent=1)
 
     def stored(self, config: RunConfig, with_model: bool = False, warn: bool = False) -> dict | None:
         """The run's stored record, if it is one of the data and weights at hand (and, if asked for, has its model).
@@ -106,7 +106,7 @@ class RunStore:
         with contextlib.suppress(DnmError):
             made = augmentation.source(config)
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
             why = ("is not the result of this run" if
                    (result["format"], result["config"]) != (RESULT_FORMAT, config.to_dict()) else
                    "was trained on other sentences (the data set has changed)" if
@@ -117,7 +117,7 @@ class RunStore:
                    made not in (None, result.get("augmentation", {}).get("source", "")) else "")
             result["test_accuracy"], result["history"], result["test_predictions"]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            why = f"cannot be read ({type(error).__name__})"
+            why = f"cannot be read ({reason(error)})"
         if why:
             if warn:
                 warnings.warn(f"{path.name} {why}; it is trained again", stacklevel=3)
@@ -126,7 +126,7 @@ class RunStore:
 
     def put(self, config: RunConfig, result: dict) -> None:
         """Store a finished run."""
-        write_atomically(self.result_path(config), (json.dumps(result, ensure_ascii=False) + "\n").encode())
+        write_json(self.result_path(config), result)
         self.error_path(config).unlink(missing_ok=True)
 
     def drop_checkpoint(self, *configs: RunConfig) -> None:
@@ -144,8 +144,8 @@ def load_files(path: Path) -> list[tuple[str, str, list[dict]]]:
     found = []
     for file in [path] if path.is_file() else sorted(path.glob("[!.]*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            runs = content.get("runs", [content] * ("format" in content)) if isinstance(content, dict) else []
+            content = read_json(file)
+            runs = content.get("runs", [content] * ("format" in content))
             if any(record["format"] != RESULT_FORMAT for record in runs):
                 raise ValueError("of another version")
             found += [(file.name, content.get("command", ""), runs)] * bool(runs)

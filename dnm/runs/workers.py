@@ -17,6 +17,7 @@ own (``flock``), which NFS 4 and Lustre honour across machines, the latter mount
 
 import contextlib
 import getpass
+import logging
 import os
 import shutil
 import signal
@@ -61,24 +62,25 @@ def processes(groups: list[list[RunConfig]], workers: int, cluster: str, *option
     """Hand groups of runs to local processes or a Dask cluster; yield what `work` says of each as it ends."""
     # A worker whose memory has grown is replaced between two runs; that loses nothing and needs no word.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-    with contextlib.ExitStack() as stack:
-        if cluster:
-            client = stack.enter_context(_dask(cluster))
-            nodes = max(1, sum(client.nthreads().values()))
-            stack.enter_context(joblib.parallel_config("dask", n_jobs=nodes, client=client))
-        else:
-            threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=max(2, workers),  # of one, joblib makes none
-                                                       inner_max_num_threads=threads))
+    if cluster:
+        from distributed import as_completed
+
+        with _dask(cluster) as client:  # told of all runs at once, as it may grow while the sweep runs
+            for future in as_completed([client.submit(work, configs, *options, main=os.getpid(), pure=False)
+                                        for configs in groups], loop=client.loop):
+                yield future.result()
+        return
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, joblib.cpu_count(True) // workers))
+    with joblib.parallel_config("loky", n_jobs=max(2, workers), inner_max_num_threads=threads):  # of one it makes none
         tasks = (joblib.delayed(work)(configs, *options, main=os.getpid()) for configs in groups)
-        # A cluster may grow while the sweep runs, so it is told of all runs at once.
         yield from joblib.Parallel(return_as="generator_unordered", batch_size=1,
-                                   pre_dispatch="all" if cluster else 2 * workers if workers > 1 else 1)(tasks)
+                                   pre_dispatch=2 * workers if workers > 1 else 1)(tasks)
 
 
 def _dask(address: str):
     with mendable("a Dask cluster needs the package distributed: pip install 'dnm[cluster]'"):
         from distributed import Client
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # its tracebacks are no help to who reads ours
     with mendable(f"no Dask cluster with workers at {address!r} ({{}}); give the address that `dask scheduler` prints, "
                   "such as tcp://node1:8786"):
         client = Client(address, timeout="10s", set_as_default=False)

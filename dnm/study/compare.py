@@ -25,7 +25,7 @@ from dnm.config import SCRATCH, RunConfig
 from dnm.data import hub
 from dnm.data.files import same
 from dnm.data.splits import Split
-from dnm.disk import write_atomically
+from dnm.disk import read_json, write_atomically, write_json
 from dnm.errors import DnmError
 from dnm.methods import METHODS, get_method
 from dnm.plots import charts, page
@@ -68,7 +68,7 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
     job = hashlib.sha256(json.dumps(job, default=str).encode()).hexdigest()[:12]
     kept, file = {}, out and out / f"compare-{job}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        found = read_json(file) if file else {}
         kept = {(fit["method"], fit["repeat"], fit["fold"]): fit for fit in found["fits"]}
     tasks = [(name, repeat, fold, *part) for repeat in range(repeats)
              for fold, part in enumerate(_folds(texts, groups, folds, repeat)) for name in methods]
@@ -87,7 +87,7 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
         for count, fit in enumerate(fits, start=1):
             kept[fit["method"], fit["repeat"], fit["fold"]] = fit
             if file:
-                write_atomically(file, json.dumps({"fits": [*kept.values()]}).encode())
+                write_json(file, {"fits": [*kept.values()]})
             left = (time.perf_counter() - started) / count * (len(todo) - count)
             on_fit(len(tasks) - len(todo) + count, len(tasks), f" ({duration(left)} left)")
     return pd.DataFrame([kept[task[:3]] for task in sorted(tasks, key=lambda task: methods.index(task[0]))])
