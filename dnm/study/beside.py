@@ -25,11 +25,16 @@ def kept_runs() -> pd.DataFrame:
     return load(project_root() / "data" / "results")
 
 
+def frozen(runs: pd.DataFrame) -> pd.Series:
+    """Which of the runs trained no encoder."""
+    return runs.profile.astype(str).str.contains(FROZEN, regex=False)
+
+
 def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with their method's usual settings, each once, of one version of each data set; ``n_train`` as text."""
     runs = runs[runs.usual.astype(bool)]
-    frozen = runs.profile.astype(str).str.contains(FROZEN, regex=False)
-    runs = runs if frozen.all() else runs[~frozen]  # where there are others, as the paper trains its encoder
+    still = frozen(runs)
+    runs = runs if still.all() else runs[~still]  # where there are others, as the paper trains its encoder
     versions = runs.groupby(["dataset", "fingerprint"]).size().sort_values(kind="stable").reset_index()
     runs = runs.merge(versions.drop_duplicates("dataset", keep="last")[["dataset", "fingerprint"]])  # most of its runs
     # ``setting`` tells apart what may not be averaged.

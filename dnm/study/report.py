@@ -17,7 +17,7 @@ from dnm.plots.page import figure_html, page, save, table_html
 from dnm.runs.results import frame, keep, load
 from dnm.runs.store import RunStore, load_files, records_in
 from dnm.study import claims, controls
-from dnm.study.beside import beside, comparable_runs
+from dnm.study.beside import beside, comparable_runs, frozen
 from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
 from dnm.study.statistics import Difference, holm
 from dnm.study.tables import markdown, write_files
@@ -118,6 +118,10 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
         smallest = table[table.n_train == table.n_train.iloc[0]]
         parts.append((title, about(table), readable(table), charts.beside_paper(smallest) if drawn else None))
+    if len(still := runs[frozen(runs)]) < len(runs):  # else they have the tables above
+        for title, table in tables(still):
+            shown = readable(table[table.runs > 0]).drop(columns=["paper", "off"])
+            parts.append((f"{title}, frozen encoder", about(table), shown, None))
     end = _not_run(rows)
     text = "\n".join([
         "# Ours beside the paper\n", f"{LEGEND}\n",

@@ -1,0 +1,157 @@
+"""A store with many runs, a sweep of many small ones, and how far predictions move when nothing should move them.
+
+    python tests/load.py --out data/report/load.md     # some ten minutes on two cores, with nothing else on them
+"""
+
+import argparse
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
+
+import numpy as np
+import torch
+
+from dnm import batches
+from dnm.classify.estimator import DNMClassifier
+from dnm.config import RunConfig
+from dnm.data.datasets import load_dataset
+from dnm.disk import write_json
+from dnm.runs.plan import plan
+from dnm.runs.results import load
+from dnm.runs.scheduler import run_all
+from dnm.runs.store import RunStore
+from dnm.study.tables import write_figures, write_tables
+from dnm.training import fit
+
+SMALL = dict(encoder="cnn", steps=20, batch_size=12, eval_every=10, eval_limit=100, n_train=24, precision="float32")
+METHODS = ("plain", "senmixup", "dnm", "label-embedding")
+
+
+def runs(count: int) -> list[RunConfig]:
+    return [RunConfig.create("smoke", method=method, seed=seed, **SMALL) for seed in range(count // 4) for method in METHODS]
+
+
+def seconds(work: Callable) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def silent(*_) -> None:
+    """Told how far runs are."""
+
+
+def store(folder: Path, counts: list[int]) -> list[dict]:
+    """A store of so many finished runs: how long it takes to find them all finished, to plan, to read, to report."""
+    rows, record = [], fit(runs(4)[0])[0]
+    for count in counts:
+        configs, place = runs(count), RunStore(folder / str(count))
+        for config in configs:
+            place.put(config, record | {"hash": config.hash, "config": config.to_dict(), "title": config.title})
+        frame = load(place.folder)
+        rows.append({"runs": count, "resume": seconds(lambda c=configs, p=place: run_all(c, p, workers=1, on_status=silent)),
+                     "dry run": seconds(lambda c=configs, p=place: plan(c, p)), "read": seconds(lambda p=place: load(p.folder)),
+                     "tables": seconds(lambda f=frame: write_tables(f, folder / "report")),
+                     "figures": seconds(lambda f=frame: write_figures(f, folder / "report"))})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def sweep(folder: Path, count: int) -> dict:
+    """Small runs through two workers, beside the time they take one after the other in one process, halved."""
+    configs = runs(count)
+    fit(configs[0])
+    alone = seconds(lambda: [fit(config) for config in configs[:100]]) / 100
+    taken = seconds(lambda: run_all(configs, RunStore(folder / "two"), workers=2, on_status=silent))
+    found = {"runs": count, "alone, seconds a run": alone, "two workers, seconds": taken, "more than half of all alone": taken / (alone * count / 2) - 1}
+    print(found, flush=True)
+    return found
+
+
+def memory(folder: Path, count: int) -> list[float]:
+    """Megabytes of a process after every fifth of so many runs; at first after one run."""
+    configs, me = runs(count), psutil.Process()
+    fit(configs[0])
+    held = [me.memory_info().rss / 1e6]
+    for start in range(0, count, count // 5):
+        run_all(configs[start:start + count // 5], RunStore(folder / "one"), workers=1, on_status=silent)
+        held.append(me.memory_info().rss / 1e6)
+    print(held, flush=True)
+    return held
+
+
+def predictions(count: int = 500) -> list[dict]:
+    """Largest difference of a probability, and how many predictions change, for the same model and sentences."""
+    data, rows, usual, threads = load_dataset("builtin"), [], batches.EVALUATION_TOKENS, torch.get_num_threads()
+    texts, held = data.train.texts[:60], data.test.texts[:count]
+    model = DNMClassifier(steps=20, random_state=0).fit(texts, [data.label_names[y] for y in data.train.labels[:60]])
+    order = np.random.default_rng(0).permutation(count)
+
+    def asked(tokens: int = usual, cores: int = threads) -> np.ndarray:
+        batches.EVALUATION_TOKENS = tokens
+        torch.set_num_threads(cores)
+        try:
+            return model.predict_proba(held)
+        finally:
+            batches.EVALUATION_TOKENS = usual
+            torch.set_num_threads(threads)
+
+    back = np.argsort(order)
+    ways = {"asked again": asked, "two threads instead of one": lambda: asked(cores=2), "256 word pieces at once": lambda: asked(256),
+            "16,384 at once": lambda: asked(16384), "in another order": lambda: model.predict_proba([held[i] for i in order])[back],
+            "one at a time": lambda: np.concatenate([model.predict_proba([text]) for text in held])}
+    for precision in ("automatic", "float32"):
+        if precision == "float32":
+            model.model_.encoder.compute_dtype = None
+        first = asked()
+        for name, way in ways.items():
+            now = way()
+            rows.append({"precision": precision if precision == "float32" or model.model_.encoder.compute_dtype else "float32 (automatic)",
+                         "change": name, "difference": float(abs(now - first).max()), "other predictions": int((now.argmax(1) != first.argmax(1)).sum())})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def table(rows: list[dict]) -> list[str]:
+    def told(value) -> str:
+        return f"{value:.1e}" if isinstance(value, float) and abs(value) < 0.01 and value else f"{value:,.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0]), *("| " + " | ".join(map(told, row.values())) + " |" for row in rows), ""]
+
+
+def main() -> None:
+    wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    wanted.add_argument("--counts", type=int, nargs="+", default=[2000, 20000], help="runs in a store")
+    wanted.add_argument("--sweep", type=int, default=500, help="runs of a sweep")
+    wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json")
+    options = wanted.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        held, swept = memory(folder, options.sweep), sweep(folder, options.sweep)
+        kept, moved = store(folder, options.counts), predictions()
+    cpu = next((line.split(": ")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "a CPU")
+    shown = f"python tests/load.py --counts {' '.join(map(str, options.counts))} --sweep {options.sweep}"
+    text = "\n".join([
+        "# Many runs, and predictions that should not move", "", f"`{shown}`, {os.cpu_count()} cores of an {cpu}.", "",
+        "Seconds for a store of finished runs (a small CNN's, 100 test sentences each): to find them all finished, to plan, to read them, to "
+        "write tables and figures.", "", *table(kept),
+        f"A sweep of {swept['runs']} such runs of {1000 * swept['alone, seconds a run']:.0f} ms through two workers takes "
+        f"{swept['two workers, seconds']:.0f} s, {swept['more than half of all alone']:+.0%} to half the time that they take one after the other. "
+        f"A process that trains them holds {held[0]:.0f} MB after the first run, then {', '.join(f'{value:.0f}' for value in held[1:])} MB after each fifth.", "",
+        "The same model (MiniLM, DNM) and 500 sentences: the largest difference of a probability, and how many predictions are others.", "", *table(moved)])
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+        write_json(options.out.with_suffix(".json"), {"command": shown, "store": kept, "sweep": swept, "memory": held, "predictions": moved}, indent=1)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
