@@ -42,9 +42,7 @@ PROFILES: dict[str, dict] = {
 }
 # Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.
 _FROM_SCRATCH = dict(lr=1e-3, head_lr=1e-3, dropout=0.5, pooling="own")
-ENCODER_SETTINGS: dict[str, dict] = {
-    "minilm": dict(pooling="mean"), "cnn": _FROM_SCRATCH, "lstm": _FROM_SCRATCH,
-}
+ENCODER_SETTINGS: dict[str, dict] = {"minilm": dict(pooling="mean"), "cnn": _FROM_SCRATCH, "lstm": _FROM_SCRATCH}
 # They also need more steps than a pre-trained encoder, and theirs are cheap.
 FROM_SCRATCH_STEPS = {"quick": 100}
 
@@ -82,17 +80,14 @@ class RunConfig:
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":
         """A configuration from a profile and the caller's settings; a `DnmError` names what is wrong."""
-        config = cls._filled(profile, settings)
-        config._check()
-        return config
+        return cls._filled(profile, settings)._checked()
 
     @classmethod
     def _filled(cls, profile: str, settings: dict) -> "RunConfig":
         if (profile := _typed("profile", profile, "")) not in PROFILES:
             raise unknown("profile", profile, PROFILES)
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        if wrong := [name for name in settings if name not in known]:
-            raise unknown("parameter", wrong[0], known)
+        if wrong := settings.keys() - vars(cls()).keys():
+            raise unknown("parameter", min(wrong), vars(cls()))
         settings = {name: _typed(name, v, getattr(cls, name)) for name, v in settings.items() if v is not None}
         method = get_method(settings.get("method", cls.method))
         encoder = settings.get("encoder", cls.encoder)
@@ -115,9 +110,7 @@ class RunConfig:
             values["original_weight"] = method.original_weight
         if values.get("lr") == 0:
             values["dropout"] = 0.0
-        for name, word in AUGMENTS.items():
-            if method.augment != word:
-                values[name] = ""
+        values |= {name: "" for name, word in AUGMENTS.items() if method.augment != word}
         if values["dataset"] in DATASETS:  # columns are those of one's own files, which may stand beside it in a list
             values["text_column"], values["label_column"] = cls.text_column, cls.label_column
         return cls(**values)
@@ -137,7 +130,7 @@ class RunConfig:
         """Whether the encoder is a constant, at rate 0: its states are computed once, without dropout."""
         return self.lr == 0
 
-    def _check(self) -> None:
+    def _checked(self) -> "RunConfig":
         row, own, n = self.row, self.from_scratch, self.n_train
         poolings, precisions = ("own",) if own else ("cls", "mean"), ("auto", "float32", "bfloat16")
         as_it_is = row.level in ("none", "sentence", "frozen") and not row.augment  # what the encoder reads
@@ -170,6 +163,7 @@ class RunConfig:
                 not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)}
         if said := [text for text, holds in wrong.items() if holds]:
             raise DnmError(said[0])
+        return self
 
     def to_dict(self) -> dict:
         """Its settings; those born later only where they are not as they always were."""

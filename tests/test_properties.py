@@ -1,5 +1,7 @@
 """Properties that hold for whatever is handed in: settings, the command line, and the method's own functions."""
 
+import contextlib
+import io
 import json
 import math
 
@@ -13,6 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional as F
 
 from dnm import mixing, selection
+from dnm.cli import COMMANDS, main, parser
 from dnm.config import MOST, PROFILES, RunConfig, as_list
 from dnm.data.datasets import limited
 from dnm.errors import DnmError
@@ -310,3 +313,40 @@ def test_losses_stay_in_their_range(data, n, c, p, counted):
     vectors = numbers(n, p, c), numbers(n, 1, c), numbers(n, p, c)
     cosine = mixing.mixed_cosine_loss(*vectors, weight, counts)
     assert cosine.isfinite() and -1e-5 <= cosine <= 4.0001
+
+
+# ---------------------------------------------------------------- the command line
+
+OPTIONS = sorted({name for command in parser()._subparsers._group_actions[0].choices.values() for name in command._option_string_actions} - {"-h", "--help"})
+arguments = st.sampled_from([*COMMANDS]) | st.sampled_from(OPTIONS) | st.sampled_from(OPTIONS).map(lambda name: name + "=x") | words | st.sampled_from([
+    "--", "-", "-p", "--jobs", "0", "-1", "1e999", "NaN", "9" * 5000, "[" * 20_000, "{}", "0,1", "plain", "dnm,", "subj", "a b.csv", "-x.csv", "--x.csv", "\u05e9.csv", "\ud800.csv", "a\nb.csv",
+    "%s", "%(prog)s", "'", "trian", "", " ", "\t", "@file", "builtin", "quick", "02", "table2", "speed", "steps", "dataset"])
+
+
+@examples(200)
+@given(st.lists(arguments, max_size=6) | st.tuples(st.sampled_from([*COMMANDS]), st.lists(arguments, max_size=6)).map(lambda both: [both[0], *both[1]]))
+def test_any_arguments_end_in_an_exit_code_and_at_most_one_line(line):
+    """What a command does is taken out: its arguments alone are read."""
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+        for place in COMMANDS.values():
+            patch.setattr(place.replace(":", "."), lambda **options: None)
+        try:
+            code = main(line)
+        except SystemExit as left:  # --help, --version
+            code = left.code
+    said = error.getvalue()
+    assert code in (0, 2) and "Traceback" not in said and (not code) == (not said), said
+    assert not said or (said.startswith("error: ") and said.count("\n") == 1 and said.endswith("\n"))
+
+
+@pytest.mark.parametrize("line, message", [
+    (["fit", "x.csv", "--lr", "[" * 200_000], "no such file or folder: x.csv"), (["paper", "table2", "-p", "5", "x"], "unknown parameter '5'"),
+    (["paper", "table2", "-p", "[1]", "x"], "unknown parameter '[1]'"), (["run", "02", "-p", "[1]", "x"], "unknown parameter of 02_distance_selection '[1]'"),
+    (["paper", "table2", "-p", "steps", "1e999"], "steps must be a number, 10000000 at most, got inf"), (["train", "--dataset", "caf\udce9.csv"], "no character of a text in UTF-8"),
+    (["fit", "a\nb.csv"], "no such file or folder: a b.csv"), (["fit", "--", "-x.csv"], "no such file or folder: -x.csv"),
+    *((["paper", "table2", "-p", name, "1"], f"{name} is no setting of all runs here") for name in ("seeds", "sizes", "datasets", "name"))])
+def test_names_and_values_that_look_like_something_else(line, message, capsys):
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
