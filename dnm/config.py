@@ -252,10 +252,9 @@ def _typed(name: str, value, default):
                 raise ValueError(value)
             return number
     except (TypeError, ValueError, OverflowError):
-        kind = "a number or 'all'" if name == "n_train" else "a number"
-        raise DnmError(f"{name} must be {kind}, {MOST.get(name, 10**6)} at most, got {value!r}") from None
-    if name == "translators" and isinstance(value, Iterable):
-        value = ",".join(as_list(value))
+        kind = " or 'all'" * (name == "n_train")
+        raise DnmError(f"{name} must be a number{kind}, {MOST.get(name, 10**6)} at most, got {value!r}") from None
+    value = ",".join(as_list(value)) if name == "translators" and isinstance(value, Iterable) else value
     if not isinstance(value, str | Path):
         raise DnmError(f"{name} must be text, got {value!r}")
     if re.search("[\0\ud800-\udfff]", text := str(value)):
