@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _parameters(command: argparse.ArgumentParser, about: str) -> None:
-    command.add_argument("-p", "--parameter", nargs=2, type=_json, action="append", default=[], dest="parameters",
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], dest="parameters",
                          metavar=("NAME", "VALUE"), help=about)
 
 
@@ -214,7 +214,7 @@ def _settings(command: argparse.ArgumentParser) -> None:
 
 
 def _json(text: str):
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text)
     return text
 
@@ -236,6 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
         if several := options.get("datasets"):  # a file's name may have commas, too
             options["datasets"] = [name for text in several
                                    for name in ([text] if Path(text).exists() else as_list(text))]
+        if "parameters" in options:
+            options["parameters"] = {name: _json(value) for name, value in options["parameters"]}
         place, name = COMMANDS[options.pop("command")].split(":")
         getattr(import_module(place), name)(**options)
         return 0

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dnm.errors import DnmError, unknown
+from dnm.errors import DnmError, mendable, unknown
 from dnm.methods import Method, get_method
 
 DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
@@ -23,6 +23,8 @@ LATER = ("synonyms", "translators")
 AUGMENTS = {"synonyms": "eda", "translators": "translation"}  # settings of rows that augment, by what these are
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 FROZEN = "frozen encoder"  # how labels mark runs at rate 0
+# The largest numbers taken, of other settings 10**6: a larger one is a slip, and would fill the memory or never end.
+MOST = dict(n_train=10**8, seed=2**63 - 1, steps=10**7, batch_size=10**4, k=10**4, eval_every=10**7, eval_limit=10**8)
 HASH_VERSION = 1  # raise it when the same settings start to mean a different computation
 RESULT_FORMAT = 2  # of the records that runs leave
 
@@ -40,9 +42,7 @@ PROFILES: dict[str, dict] = {
 }
 # Word vectors trained from scratch want larger steps and, after Kim (2014), more dropout.
 _FROM_SCRATCH = dict(lr=1e-3, head_lr=1e-3, dropout=0.5, pooling="own")
-ENCODER_SETTINGS: dict[str, dict] = {
-    "minilm": dict(pooling="mean"), "cnn": _FROM_SCRATCH, "lstm": _FROM_SCRATCH,
-}
+ENCODER_SETTINGS: dict[str, dict] = {"minilm": dict(pooling="mean"), "cnn": _FROM_SCRATCH, "lstm": _FROM_SCRATCH}
 # They also need more steps than a pre-trained encoder, and theirs are cheap.
 FROM_SCRATCH_STEPS = {"quick": 100}
 
@@ -80,12 +80,15 @@ class RunConfig:
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":
         """A configuration from a profile and the caller's settings; a `DnmError` names what is wrong."""
-        if profile not in PROFILES:
+        return cls._filled(profile, settings)._checked()
+
+    @classmethod
+    def _filled(cls, profile: str, settings: dict) -> "RunConfig":
+        if (profile := _typed("profile", profile, "")) not in PROFILES:
             raise unknown("profile", profile, PROFILES)
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        if wrong := [name for name in settings if name not in known]:
-            raise unknown("parameter", wrong[0], known)
-        settings = {name: value for name, value in settings.items() if value is not None}
+        if wrong := settings.keys() - vars(cls()).keys():
+            raise unknown("parameter", min(wrong), vars(cls()))
+        settings = {name: _typed(name, v, getattr(cls, name)) for name, v in settings.items() if v is not None}
         method = get_method(settings.get("method", cls.method))
         encoder = settings.get("encoder", cls.encoder)
         own = {name: getattr(method, name) for name in METHOD_SETTINGS}
@@ -95,16 +98,9 @@ class RunConfig:
         if not PROFILES[profile]["lr"]:  # whatever rate of its own an encoder has
             values["lr"] = 0.0
         values |= settings
-        values["dataset"] = _dataset(values.get("dataset", cls.dataset))
-        if values.get("word_vectors"):
-            values["word_vectors"] = Path(str(values["word_vectors"])).expanduser().resolve().as_posix()
-        values["encoder"] = _encoder(values.get("encoder", cls.encoder))
-        if values.get("synonyms") not in (None, "", "wordnet"):
-            values["synonyms"] = Path(str(values["synonyms"])).expanduser().resolve().as_posix()
-        if values.get("translators"):
-            values["translators"] = ",".join(map(_encoder, as_list(values["translators"])))
-        for name, value in values.items():
-            values[name] = _typed(name, value, getattr(cls, name))
+        for name, place in _PLACES.items():
+            with mendable(f"{name} cannot be looked for: {{}}"):
+                values[name] = place(values.get(name, getattr(cls, name)))
         # What a method does not use does not make another run of it, so one command can serve several methods.
         if not method.selects or method.fixed_k:
             values["k"] = method.k
@@ -114,14 +110,10 @@ class RunConfig:
             values["original_weight"] = method.original_weight
         if values.get("lr") == 0:
             values["dropout"] = 0.0
-        for name, word in AUGMENTS.items():
-            if method.augment != word:
-                values[name] = ""
+        values |= {name: "" for name, word in AUGMENTS.items() if method.augment != word}
         if values["dataset"] in DATASETS:  # columns are those of one's own files, which may stand beside it in a list
             values["text_column"], values["label_column"] = cls.text_column, cls.label_column
-        config = cls(**values)
-        config._check()
-        return config
+        return cls(**values)
 
     @property
     def row(self) -> Method:
@@ -138,7 +130,7 @@ class RunConfig:
         """Whether the encoder is a constant, at rate 0: its states are computed once, without dropout."""
         return self.lr == 0
 
-    def _check(self) -> None:
+    def _checked(self) -> "RunConfig":
         row, own, n = self.row, self.from_scratch, self.n_train
         poolings, precisions = ("own",) if own else ("cls", "mean"), ("auto", "float32", "bfloat16")
         as_it_is = row.level in ("none", "sentence", "frozen") and not row.augment  # what the encoder reads
@@ -169,9 +161,9 @@ class RunConfig:
             str(unknown("precision", self.precision, precisions)): self.precision not in precisions,
             str(unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:1"))):
                 not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)}
-        for text, holds in wrong.items():
-            if holds:
-                raise DnmError(text)
+        if said := [text for text, holds in wrong.items() if holds]:
+            raise DnmError(said[0])
+        return self
 
     def to_dict(self) -> dict:
         """Its settings; those born later only where they are not as they always were."""
@@ -201,7 +193,7 @@ class RunConfig:
         return self.row.title + (f" ({', '.join(changed)})" if changed else "")
 
     def _changed(self, apart_from: tuple[str, ...]) -> list[str]:
-        usual = RunConfig.create(self.profile, method=self.method, encoder=self.encoder).to_dict()
+        usual = RunConfig._filled(self.profile, dict(method=self.method, encoder=self.encoder)).to_dict()  # if it fits
         paths = ("word_vectors", *AUGMENTS)
         return [f"{name}={', '.join(Path(one).name for one in value.split(',')) if name in paths else value}"
                 for name, value in self.to_dict().items() if name not in apart_from and value != usual.get(name)]
@@ -221,7 +213,7 @@ def as_list(value, kind: type = str) -> list:
         values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
         values = [part for v in values for part in (v.strip("[] ").split(",") if isinstance(v, str) else [v])]
         return [_whole(v) if kind is int else kind(v).strip("'\" ") for v in values if str(v).strip()]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DnmError(f"expected a list of {'whole numbers' if kind is int else 'names'}, got {value!r}") from None
 
 
@@ -232,35 +224,46 @@ def is_data_file(path: Path) -> bool:
 
 def _dataset(name: str) -> str:
     """A known name as it is, a path of one's own made absolute, anything else an error."""
-    if name in DATASETS:
-        return name
-    path = Path(str(name)).expanduser()
-    if path.exists() or is_data_file(path) or "/" in str(name):
-        return path.resolve().as_posix()
+    if name in DATASETS or Path(name).expanduser().exists() or is_data_file(Path(name)) or "/" in name:
+        return _absolute(name, DATASETS)
     raise DnmError(f"{unknown('data set', name, DATASETS)}, or give a file or folder of your own")
 
 
 def _encoder(name: str) -> str:
     """A name or Hub id as it is, a local folder made absolute."""
-    path = Path(str(name)).expanduser()
-    return path.resolve().as_posix() if path.is_dir() and name not in ENCODER_SETTINGS else str(name)
+    return _absolute(name, (*ENCODER_SETTINGS,)) if Path(name).expanduser().is_dir() else name
+
+
+def _absolute(path: str, names: tuple[str, ...] = ("",)) -> str:
+    return path if path in names else Path(path).expanduser().resolve().as_posix()
+
+
+# What a setting that names something on disk is, wherever one looks from.
+_PLACES = {"dataset": _dataset, "encoder": _encoder, "synonyms": lambda path: _absolute(path, ("", "wordnet")),
+           "word_vectors": _absolute, "translators": lambda names: ",".join(map(_encoder, as_list(names)))}
 
 
 def _typed(name: str, value, default):
     """``value`` as the type of ``default``; numbers may come as text (papermill, command line)."""
     try:
         if isinstance(default, int | float) and not (name == "n_train" and value == "all"):
-            return _whole(value) if isinstance(default, int) else float(value)
-    except (TypeError, ValueError):
-        kind = "a number or 'all'" if name == "n_train" else "a number"
-        raise DnmError(f"{name} must be {kind}, got {value!r}") from None
-    if not isinstance(value, str):
+            number = _whole(value) if isinstance(default, int) else float(value) + 0.0  # 0.0 and -0.0 are one setting
+            if isinstance(value, bool) or not abs(number) <= MOST.get(name, 10**6):
+                raise ValueError(value)
+            return number
+    except (TypeError, ValueError, OverflowError):
+        kind = " or 'all'" * (name == "n_train")
+        raise DnmError(f"{name} must be a number{kind}, {MOST.get(name, 10**6)} at most, got {value!r}") from None
+    value = ",".join(as_list(value)) if name == "translators" and isinstance(value, Iterable) else value
+    if not isinstance(value, str | Path):
         raise DnmError(f"{name} must be text, got {value!r}")
-    return value
+    if re.search("[\0\ud800-\udfff]", text := str(value)):
+        raise DnmError(f"{name} {text!a} holds what is no character of a text in UTF-8; give another name")
+    return text
 
 
 def _whole(value) -> int:
     number = int(value)
-    if isinstance(value, bool) or number != float(value):
+    if isinstance(value, bool | bytes) or (number != value and not isinstance(value, str)):
         raise ValueError(value)
     return number

@@ -10,7 +10,10 @@ from pathlib import Path
 
 
 class DnmError(Exception):
-    """Something the user can mend; the message says what was wrong, where, and what to do."""
+    """Something the user can mend; the message, one line, says what was wrong, where, and what to do."""
+
+    def __init__(self, text: str):
+        super().__init__(" ".join(str(text).splitlines()))  # a file's name may hold several
 
 
 class Interrupted(DnmError):

@@ -169,6 +169,6 @@ class Head(nn.Module):
             weight = self.input_weight()
             found["input_policy_spread"] = weight.std()
         if self.policy(method.labels) is not None and hidden.shape[-2] > 1:
-            everyone = selection.nearest(hidden, hidden.shape[-2] - 1)
+            everyone = selection.PARTNERS["nearest"](hidden, None, hidden.shape[-2] - 1)
             found["label_policy_spread"] = self.label_weight(hidden, everyone, weight).std()
         return found

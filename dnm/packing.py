@@ -61,8 +61,7 @@ def pack(lengths: np.ndarray, capacity: int, share_rows: bool = True) -> Layout:
     return Layout(*(tensor[0] for tensor in pack_alike(lengths[None], capacity, share_rows)))
 
 
-def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True,
-               shape: tuple[int, int] = (0, 0)) -> Layout:
+def pack_alike(lengths: np.ndarray, capacity: int, share_rows: bool = True, shape: tuple[int, int] = (0, 0)) -> Layout:
     """A layout for each of B batches ``[B, N]``, all in rows of one shape: ``shape``, or more where it is too small.
 
     One shape for all is what a stack of runs and a CUDA graph need.

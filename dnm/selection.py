@@ -39,25 +39,25 @@ def random_others(scores: Tensor, k: int) -> Tensor:
     return _highest(scores, k)
 
 
-def _highest(scores: Tensor, k: int) -> Tensor:
+def _highest(scores: Tensor, k: int, check: bool = True) -> Tensor:
     n = scores.shape[-1]
     if not 0 < k < n:
         raise ValueError(f"cannot choose {k} partners among {n - 1} others")
+    if check and not scores.isfinite().all():  # NaN would come first
+        raise ValueError("no partners to choose: hidden states or scores hold NaN or infinity")
     oneself = torch.eye(n, dtype=torch.bool, device=scores.device)
-    order = scores.masked_fill(oneself, float("-inf")).sort(dim=-1, descending=True, stable=True)
-    return order.indices[..., :k]
+    return scores.masked_fill(oneself, float("-inf")).sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
-# The table's word for partners, as a function of hidden states ``[..., N, d]``, a step's random draws
-# (`dnm.heads.Draws`) and K.
+# The table's word for partners, from hidden states ``[..., N, d]``, a step's `dnm.heads.Draws` and K. Unchecked, as
+# vmap and CUDA graphs look at no value: where one is not finite, the loss is not, either, which ends the run.
 PARTNERS = {
     "permutation": lambda hidden, draws, k: draws.permutation.unsqueeze(-1),
-    "one": lambda hidden, draws, k: random_others(draws.scores, 1),
-    "random": lambda hidden, draws, k: random_others(draws.scores, min(2 * k, hidden.shape[-2] - 1)),
-    "nearest": lambda hidden, draws, k: nearest(hidden, k),
-    "farthest": lambda hidden, draws, k: farthest(hidden, k),
+    "one": lambda hidden, draws, k: _highest(draws.scores, 1, False),
+    "random": lambda hidden, draws, k: _highest(draws.scores, min(2 * k, hidden.shape[-2] - 1), False),
+    "nearest": lambda hidden, draws, k: _highest(similarities(hidden), k, False),
+    "farthest": lambda hidden, draws, k: _highest(-similarities(hidden), k, False),
     "beyond": lambda hidden, draws, k: pairs.beyond(draws.memory["distances"], draws.scores),
-    "saliency": lambda hidden, draws, k: pairs.opposite(
-        draws.memory["saliency"], draws.memory["current"], draws.memory["high"]),
-    "both": lambda hidden, draws, k: torch.cat([nearest(hidden, k), farthest(hidden, k)], dim=-1),
+    "saliency": lambda hidden, draws, k: pairs.opposite(*map(draws.memory.get, ("saliency", "current", "high"))),
+    "both": lambda *about: torch.cat([PARTNERS[way](*about) for way in ("nearest", "farthest")], -1),
 }

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -15,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs a network
 # Workers of pytest-xdist lie side by side, so that each has one core; what they start inherits this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # how many processes `run_all` takes where it is not told
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hypothesis"))
 
 from dnm.config import RunConfig
 from dnm.data.datasets import REAL, _load, data_folders
@@ -29,6 +32,20 @@ def has_real_data(name: str) -> bool:
 needs_real_data = pytest.mark.skipif(
     not all(map(has_real_data, REAL)),
     reason="the real data sets are not at hand: set DNM_DATA_DIR or run `python -m dnm fetch subj mr sst2 sst1`")
+
+
+# ---------------------------------------------------------------- properties
+
+# `short` tries the same examples each time; `long`, by hand (--hypothesis-profile=long), 50 times as many, each time others.
+COMMON = dict(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("short", **COMMON, derandomize=True, database=None)
+hypothesis.settings.register_profile("long", **COMMON, print_blob=True)
+hypothesis.settings.load_profile("short")
+
+
+def examples(n: int) -> hypothesis.settings:
+    """How many examples a property is tried on."""
+    return hypothesis.settings(max_examples=n * (50 if hypothesis.settings.get_current_profile_name() == "long" else 1))
 
 
 # ---------------------------------------------------------------- who runs what, and when

@@ -130,6 +130,10 @@ def test_quotation_marks_in_a_tsv(tmp_path):
     assert read_table(tmp_path / "p.tsv").texts == texts
     lone = write(tmp_path / "l.tsv", 'text\tlabel\n"so called tea\t1\nmore\t0\nstill "more\t1\nand "more"\t0\n"all"\t1\n')
     assert read_table(lone).texts == ['"so called tea', "more", 'still "more', 'and "more"', "all"]
+    frame[["label", "text"]].to_csv(tmp_path / "last.tsv", sep="\t", index=False)  # several lines in the last column
+    assert read_table(tmp_path / "last.tsv").texts == texts
+    between = write(tmp_path / "b.tsv", 'label\ttext\n1\t"so called tea\n0\tmore\n1\tstill more"\n0\tplain\n')
+    assert read_table(between).texts == ['"so called tea', "more", 'still more"', "plain"]  # each line is a row of its own
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from dnm.batches import Encoded
 from dnm.classify.inputs import InputError, classes, sentences
-from dnm.config import RunConfig
+from dnm.config import MOST, RunConfig
 from dnm.data.datasets import Dataset, Split, split_pooled
 from dnm.errors import DnmError, mendable
 from dnm.training import Run, own_randomness, train, train_frozen
@@ -121,7 +122,7 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(seed, int | np.integer):
             seed = int(check_random_state(seed).randint(2 ** 31 - 1))
         steps = steps_for(n) if self.steps == "auto" else self.steps
-        every = max(1, round(steps / EVALUATIONS)) if isinstance(steps, int | np.integer) else None
+        every = max(1, round(min(steps, MOST["steps"]) / EVALUATIONS)) if isinstance(steps, int | np.integer) else None
         config = RunConfig.create(
             "quick", n_train="all", method=self.method, encoder=str(self.encoder), steps=steps, eval_every=every,
             lr=self.lr, head_lr=self.head_lr, k=self.k, batch_size=self.batch_size, max_length=self.max_length,
@@ -130,8 +131,8 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
 
     def _parts(self, whole: Split, count: int, salt: str) -> tuple[Split, Split]:
         """Training and validation sentences; every class keeps one to train, and no validation part is a tiny one."""
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction must lie in [0, 1), got {self.validation_fraction}")
+        if not isinstance(self.validation_fraction, Real) or not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must lie in [0, 1), got {self.validation_fraction!r}")
         size, nothing = round(self.validation_fraction * len(whole)), whole.take([])
         if size < max(2 * count, 10):
             return whole, nothing

@@ -44,7 +44,7 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
     """The number of the first line, and the fields, of every row that is not empty.
 
     The `csv` module reads strictly. What it refuses is read as one line in which only a quotation mark before a
-    separator or the end closes a field; between tabs even before a field of several lines, as texts seldom hold one.
+    separator or the end closes a field. So is, between tabs, what would be a field of several lines that are rows, too.
     """
     csv.field_size_limit(2 ** 31 - 1)
     waiting, number, width = deque(), skipped, 0
@@ -61,13 +61,14 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
         fields = _strictly([line], separator) if '"' in line else line.rstrip("\r\n").split(separator)
         if any(re.match(' +"', field) for field in fields or ()):  # blanks before the quotes
             fields = _strictly([re.sub(rf'(?<={re.escape(separator)}) +(?=")', "", line)], separator) or fields
-        if fields is None and not (separator == "\t" and width and fits(fields := _one_line(line, separator))):
+        if fields is None:
             fields = _strictly(chain([line], following(taken)), separator)
-            if not fits(fields):
+            rows = separator == "\t" and width and [fits(_one_line(one, separator)) for one in taken]
+            if not fits(fields) or (rows and rows[0] and any(rows[1:])):
                 waiting.extendleft(reversed(taken[1:]))
                 del taken[1:]
                 fields = _one_line(line, separator)
-                if not fits(fields) or any(re.match('"(?!.*")', field) for field in fields):
+                if not fits(fields) or (not rows and any(re.match('"(?!.*")', field) for field in fields)):
                     raise DnmError(f"cannot read {name}, line {number + 1}: its quotation marks do not pair; double "
                                    'the quotes inside a text, as in "a 12"" pipe"')
         if any(field.strip() for field in fields):

@@ -173,8 +173,9 @@ def run_paper(names: list[str], out: Path, runs: str | None, seeds: list[str], p
         sources = [(file, len(found), command) for file, command, found in load_files(kept) if command]
         return print(*write(load(kept), out, sources), sep="\n")
     given = dict(parameters)
-    if taken := {"dataset", "n_train", "method", "encoder", "seed", "profile"} & set(given):
-        raise DnmError(f"{taken.pop()} is no setting of all runs here; see the options of `dnm paper --help`")
+    own = {"dataset", "n_train", "method", "encoder", "seed", "profile", "name", "datasets", "sizes", "seeds"}
+    if taken := own & set(given):
+        raise DnmError(f"{min(taken)} is no setting of all runs here; see the options of `dnm paper --help`")
     choice |= dict(seeds=seeds, **given)
     wanted = {name: experiment(name, **choice) for name in (NAMES if "all" in names else dict.fromkeys(names))}
     models = wanted.get("figure4", [])  # figure 3 shows a model before training
