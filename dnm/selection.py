@@ -26,25 +26,29 @@ def similarities(hidden: Tensor) -> Tensor:
 
 def nearest(hidden: Tensor, k: int) -> Tensor:
     """The k most similar other sentences, most similar first: ``[..., N, k]``."""
-    return _highest(similarities(hidden), k)
+    return _highest(_finite(similarities(hidden)), k)
 
 
 def farthest(hidden: Tensor, k: int) -> Tensor:
     """The k least similar other sentences, least similar first: ``[..., N, k]``."""
-    return _highest(-similarities(hidden), k)
+    return _highest(-_finite(similarities(hidden)), k)
 
 
 def random_others(scores: Tensor, k: int) -> Tensor:
     """k different random others, given random ``scores`` ``[..., N, N]``: ``[..., N, k]``."""
-    return _highest(scores, k)
+    return _highest(_finite(scores), k)
 
 
-def _highest(scores: Tensor, k: int, check: bool = True) -> Tensor:
+def _finite(scores: Tensor) -> Tensor:
+    if not scores.isfinite().all():  # NaN would come first
+        raise ValueError("no partners to choose: hidden states or scores hold NaN or infinity")
+    return scores
+
+
+def _highest(scores: Tensor, k: int) -> Tensor:
     n = scores.shape[-1]
     if not 0 < k < n:
         raise ValueError(f"cannot choose {k} partners among {n - 1} others")
-    if check and not scores.isfinite().all():  # NaN would come first
-        raise ValueError("no partners to choose: hidden states or scores hold NaN or infinity")
     oneself = torch.eye(n, dtype=torch.bool, device=scores.device)
     return scores.masked_fill(oneself, float("-inf")).sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
@@ -53,10 +57,10 @@ def _highest(scores: Tensor, k: int, check: bool = True) -> Tensor:
 # vmap and CUDA graphs look at no value: where one is not finite, the loss is not, either, which ends the run.
 PARTNERS = {
     "permutation": lambda hidden, draws, k: draws.permutation.unsqueeze(-1),
-    "one": lambda hidden, draws, k: _highest(draws.scores, 1, False),
-    "random": lambda hidden, draws, k: _highest(draws.scores, min(2 * k, hidden.shape[-2] - 1), False),
-    "nearest": lambda hidden, draws, k: _highest(similarities(hidden), k, False),
-    "farthest": lambda hidden, draws, k: _highest(-similarities(hidden), k, False),
+    "one": lambda hidden, draws, k: _highest(draws.scores, 1),
+    "random": lambda hidden, draws, k: _highest(draws.scores, min(2 * k, hidden.shape[-2] - 1)),
+    "nearest": lambda hidden, draws, k: _highest(similarities(hidden), k),
+    "farthest": lambda hidden, draws, k: _highest(-similarities(hidden), k),
     "beyond": lambda hidden, draws, k: pairs.beyond(draws.memory["distances"], draws.scores),
     "saliency": lambda hidden, draws, k: pairs.opposite(*map(draws.memory.get, ("saliency", "current", "high"))),
     "both": lambda *about: torch.cat([PARTNERS[way](*about) for way in ("nearest", "farthest")], -1),

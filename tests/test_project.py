@@ -202,8 +202,8 @@ def test_no_imports_go_in_circles():
 
 def test_the_house_stays_small():
     root = [name for name in FILES if "." not in name]
-    assert lines(*root) <= 2250  # 1,900 without the related systems and the laboratory
-    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 860  # 800 without them
+    assert lines(*root) <= 2260  # 1,900 without the related systems and the laboratory
+    assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 865  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
     assert lines(*own) <= 2400  # 2,270 without what damaged and hostile files need
     assert lines(*{*FILES} - {*own}) <= 7350  # 5,600 is wanted, and 700 of the related systems

@@ -36,6 +36,7 @@ class RunsFailed(DnmError):
             f"{len(errors)} runs failed, the others are finished; each error is in {store.folder}/RUN.error:"
             + "".join(f"\n  {run}: {error}" for run, error in errors.items()))
         super().__init__(text)
+        self.args = text,  # a line a run
 
 
 def run_all(configs: list[RunConfig], store: RunStore | None = None, *, workers: int | None = None, cluster: str = "",
