@@ -354,7 +354,6 @@ PAYLOADS = ["<script>hacked=1</script>", "<img src=x onerror=hacked=2>", "<svg o
             "</title><b onclick=hacked=5>", '" onmouseover="hacked=6" x="', "<a href='javascript:hacked=7'", "[a](javascript:hacked=8)",
             "$x^2$ and \\(y\\) $$z$$", "%{x} and %{fullData.name}", "&lt;b&gt; &amp; **b** `c`", "\x1b[31mred\x1b]0;t\x07 \x08\x08",
             "=cmd()", "#000000"]
-MARKED = "_".join(PAYLOADS[:5]).replace("/", "")  # for a file's name
 SEEN = "() => [...document.querySelectorAll('text, body')].map(e => e.localName === 'body' ? e.innerText : e.textContent).join(' ')"
 # What a page would run, by any event or link; JupyterLab's own links to its settings and those of Plotly's buttons are none.
 ARMED = """() => [...document.querySelectorAll('*')].filter(e => [...e.attributes].some(({ name, value }) =>
@@ -452,3 +451,25 @@ def test_no_text_from_data_is_more_than_its_characters_in_any_picture_or_page(br
         places += shows(page, texts)
         assert errors == [], path
     print(f"{len(PAYLOADS)} payloads, {len(drawn)} figures, {len(pages)} pages: {places} texts read as their characters")
+
+
+def test_a_table_of_payloads_stays_text_in_jupyterlab_in_widgets_and_in_the_exported_page(opened, browser, tmp_path):
+    file, rng = tmp_path / f"{PAYLOADS[1]}.csv", np.random.default_rng(0)
+    classes, names = (PAYLOADS[0], PAYLOADS[2]), [PAYLOADS[1], PAYLOADS[3]]
+    rows = [(f"{PAYLOADS[i % 11]} tea {i} {' '.join(rng.choice(['bus', 'sea', 'hall', 'loaf'], 4))}", classes[i % 2]) for i in range(90)]
+    pd.DataFrame(rows, columns=names).to_csv(file, index=False)
+    page = opened("07", file=str(file), text_column=names[0], label_column=names[1], method="plain", methods=["logreg"], folds=2, steps=4,
+                  store=str(tmp_path / "runs"))
+    page.locator(".widget-textarea textarea").fill(file.read_text())
+    said = page.locator(".widget-html-content").first
+    drive.changed(lambda: "90 rows" in said.inner_text() and all(text in said.inner_text() for text in classes), False)
+    twins = drive.interactive(page)
+    places = shows(page, [file.name, *classes, *(text for text in PAYLOADS[:11] if text in page.evaluate(SEEN)), *names])
+    written = page.evaluate("() => jupyterapp.shell.currentWidget.content.model.toJSON()")
+    for cell in written["cells"]:
+        cell.pop("attachments", None)
+    (tmp_path / "07_your_data.ipynb").write_text(json.dumps(written))
+    exported, _, errors = drive.offline(browser, write_report([tmp_path / "07_your_data.ipynb"], None, tmp_path / "report.html"))
+    places += shows(exported, [file.name, *classes])
+    assert errors == [] and twins >= 1
+    print(f"notebook 07: {places} texts read as their characters")
