@@ -352,7 +352,7 @@ def test_figures_are_dark_in_the_dark_and_change_with_it(browser, report):
 # Each would set `window.hacked`, or be something else than its own characters: HTML, a formula, Markdown, a template, a colour.
 PAYLOADS = ["<script>hacked=1</script>", "<img src=x onerror=hacked=2>", "<svg onload=hacked=3>", "</script><script>hacked=4//",
             "</title><b onclick=hacked=5>", '" onmouseover="hacked=6" x="', "<a href='javascript:hacked=7'", "[a](javascript:hacked=8)",
-            "$x^2$ and \\(y\\) $$z$$", "%{x} and %{fullData.name}", "&lt;b&gt; &amp; **b** `c`", "\x1b[31mred\x1b]0;t\x07 \x08\x08",
+            "$x^2$ and \\(y\\) $$z$$", "%{x} and %{fullData.name}", "&lt;b&gt; <b>b</b> **c** `d`", "\x1b[31mred\x1b]0;t\x07 \x08\x08",
             "=cmd()", "#000000"]
 SEEN = "() => [...document.querySelectorAll('text, body')].map(e => e.localName === 'body' ? e.innerText : e.textContent).join(' ')"
 # What a page would run, by any event or link; JupyterLab's own links to its settings and those of Plotly's buttons are none.
@@ -390,20 +390,20 @@ def shows(page: Any, texts: list[str]) -> int:
 
 def evil_figures(runs: pd.DataFrame) -> dict[str, tuple[go.Figure, list[str]]]:
     """Every drawing of `dnm.plots` that shows texts from data, and those it must show."""
-    n, one, rng = len(PAYLOADS), PAYLOADS[1], np.random.default_rng(0)
+    n, one, rng = len(PAYLOADS), PAYLOADS[10], np.random.default_rng(0)
     points, matrix = rng.normal(size=(n, 2)), np.eye(n)
     batch = Batch(PAYLOADS, np.arange(n), tuple(PAYLOADS), torch.from_numpy(points))
     clouds, history = drawings.clouds(points, PAYLOADS, PAYLOADS, ""), [dict(step=1, train_loss=1.0, validation_accuracy=0.5)]
     named = {name: runs.assign(data=name).head(2) for name in PAYLOADS[:6]}
     fits = pd.DataFrame([dict(title=title, method="dnm", accuracy=50.0 + fold, repeat=0, fold=fold) for title in PAYLOADS for fold in (0, 1)])
     beside = pd.DataFrame([dict(table=6, dataset=name, method="plain", title=PAYLOADS[2], paper_gap=1.0, gap=0.0, paper_gap_error=0.1,
-                                gap_error=0.1, n_train=50) for name in PAYLOADS[:2]])
+                                gap_error=0.1, n_train=50) for name in PAYLOADS[9:11]])
     verdicts = pd.DataFrame([dict(part=part, verdict="holds", paper=1.0, setting=one, ours=Difference(1.0, 0.5, 1.5, 0.01, 5, 1.0, 1))
                              for part in PAYLOADS])
     return {
         "learning_curves": (charts.learning_curves(runs), [*runs.title.unique()]), "accuracies": (charts.accuracies(runs), [*runs.title.unique()]),
         "regularisation": (charts.regularisation(pd.concat(named.values())), [f"{name[:20]}" for name in named]),
-        "folds": (charts.folds(fits, one), [one, *PAYLOADS]), "beside_paper": (charts.beside_paper(beside), PAYLOADS[:3]),
+        "folds": (charts.folds(fits, one), [one, *PAYLOADS]), "beside_paper": (charts.beside_paper(beside), [PAYLOADS[2], *PAYLOADS[9:11]]),
         "verdicts": (charts.verdicts(verdicts), PAYLOADS), "lines": (charts.lines([1, 2], dict.fromkeys(PAYLOADS, [1, 2]), one, "x", "y"), PAYLOADS),
         "confusion": (charts.confusion(matrix, PAYLOADS, one), [*PAYLOADS]), "trial": (lab_picture.trial(
             one, PAYLOADS[2], np.array([1.0]), np.array([2.0]), Difference(1.0, 0.5, 1.5, 0.1, 1, 1.0, 1)), [one, PAYLOADS[2]]),
@@ -419,7 +419,7 @@ def test_no_text_from_data_is_more_than_its_characters_in_any_picture_or_page(br
     monkeypatch.setattr("dnm.plots.page.chromium", lambda: None)
     runs = load(NOTEBOOKS["00"].parents[1] / "data" / "results" / "subj-50-200-steps.json")
     runs = runs[runs.method.isin(["plain", "dnm"])].assign(data=PAYLOADS[1], encoder=PAYLOADS[2])
-    runs = runs.assign(title=[METHODS[name].title + " " + PAYLOADS[name == "dnm"] for name in runs.method])
+    runs = runs.assign(title=[METHODS[name].title + " " + PAYLOADS[9 + (name == "dnm")] for name in runs.method])
     drawn = evil_figures(runs)
     (tmp_path / "figures.html").write_text(write_page(PAYLOADS[4], "".join(figure_html(figure) for figure, _ in drawn.values()), {}))
     page, counts, errors = drive.offline(browser, tmp_path / "figures.html")
