@@ -404,7 +404,7 @@ def evil_figures(runs: pd.DataFrame) -> dict[str, tuple[go.Figure, list[str]]]:
         "learning_curves": (charts.learning_curves(runs), [*runs.title.unique()]), "accuracies": (charts.accuracies(runs), [*runs.title.unique()]),
         "regularisation": (charts.regularisation(pd.concat(named.values())), [f"{name[:20]}" for name in named]),
         "folds": (charts.folds(fits, one), [one, *PAYLOADS]), "beside_paper": (charts.beside_paper(beside), [PAYLOADS[2], *PAYLOADS[9:11]]),
-        "verdicts": (charts.verdicts(verdicts), PAYLOADS), "lines": (charts.lines([1, 2], dict.fromkeys(PAYLOADS, [1, 2]), one, "x", "y"), PAYLOADS),
+        "verdicts": (charts.verdicts(verdicts), PAYLOADS), "lines": (charts.lines([1, 2], {name: [1, 2] for name in PAYLOADS}, one, "x", "y"), PAYLOADS),
         "confusion": (charts.confusion(matrix, PAYLOADS, one), [*PAYLOADS]), "trial": (lab_picture.trial(
             one, PAYLOADS[2], np.array([1.0]), np.array([2.0]), Difference(1.0, 0.5, 1.5, 0.1, 1, 1.0, 1)), [one, PAYLOADS[2]]),
         "partners": (drawings.partners(batch, points, np.corrcoef(points), 1, 3), PAYLOADS), "clouds": (clouds, PAYLOADS),
@@ -431,7 +431,7 @@ def test_no_text_from_data_is_more_than_its_characters_in_any_picture_or_page(br
         places += len(texts)
     shows(page, [])
     # Pages: every table, heading and note.
-    rows = pd.DataFrame({name: PAYLOADS for name in PAYLOADS})
+    rows = pd.DataFrame(dict.fromkeys(PAYLOADS, PAYLOADS))
     table = table_html(rows, PAYLOADS[1]).to_html()
     make = nbformat.v4
     outputs = [make.new_output("stream", text="\n".join(PAYLOADS)), make.new_output("display_data", {"text/html": table}),

@@ -67,7 +67,7 @@ def taken(folder: Path) -> bool:
     try:
         if not folder.exists() or not any(folder.iterdir()):
             return False
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             if json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "dnm":
                 return True
     except OSError as error:

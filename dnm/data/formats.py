@@ -62,7 +62,8 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
         else:
             with _bytes(path, content) as file:
                 encoding = _encoding(source, file, head)
-            source.word, lines = "line", _lines(source, _bytes(path, content), encoding, WHOLE if kind == "json" else TEXT)
+            source.word, most = "line", WHOLE if kind == "json" else TEXT
+            lines = _lines(source, _bytes(path, content), encoding, most)
             if kind == "json":
                 _json(source, lines)
             else:
@@ -83,7 +84,7 @@ def _guarded(name: str, rows: Iterable) -> Iterator:
 def _bytes(path: Path | str, content: bytes | None):
     """A binary file, unpacked where it is gzipped, whatever its name says."""
     if content is None and path.exists() and not path.is_file():  # reading a pipe or a device need not end
-        raise DnmError(f"cannot read {path}: it is no ordinary file; name one, or - for standard input")
+        raise DnmError(f"cannot read {path}: no ordinary file; name one, or - for standard input")
     file = path.open("rb") if content is None else io.BytesIO(content)
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
@@ -161,8 +162,8 @@ def _lines(source: Source, file, encoding: str, most: int) -> Iterator[str]:
         with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
             for number, line in enumerate(iter(lambda: text.readline(most + 1), ""), start=1):
                 if len(line) > most:
-                    raise DnmError(f"{source.name}, line {number}: more than {most:,} characters; no row of texts is so "
-                                   "long: is it a table?")
+                    raise DnmError(f"{source.name}, line {number}: more than {most:,} characters, as no row of "
+                                   "texts has; is this a table?")
                 yield line
     except UnicodeDecodeError as error:
         raise DnmError(f"{source.name}: byte 0x{error.object[error.start]:02x} behind line {number} does not fit the "
@@ -273,7 +274,7 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
         pages[title].reset_dimensions()  # some programs write wrong ones
         for number, row in enumerate(pages[title].iter_rows(values_only=True), start=1):
             if number > SHEET:
-                raise DnmError(f"cannot read {source.name}: it says that it has more than {SHEET:,} rows, as no sheet can")
+                raise DnmError(f"cannot read {source.name}: its rows are numbered beyond {SHEET:,}, as no sheet can")
             if any(map(shown, row)):
                 yield number, row
 

@@ -24,7 +24,8 @@ def figure(text: str) -> str:
 
 def markdown(text: object) -> str:
     """A text as a part of one line of Markdown, a table's cell too."""
-    return re.sub(r"[\\`*|~$]|<(?=\S)|&(?=[#\w])|\b_\B|\B_\b|](?=[(\[])", r"\\\g<0>", " ".join(visible(str(text)).split()))
+    line = " ".join(visible(str(text)).split())
+    return re.sub(r"[\\`*|~$]|<(?=\S)|&(?=[#\w])|\b_\B|\B_\b|](?=[(\[])", r"\\\g<0>", line)
 
 
 class _Stream:
