@@ -205,8 +205,8 @@ def test_the_house_stays_small():
     assert lines(*root) <= 2250  # 1,900 without the related systems and the laboratory
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 860  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
-    assert lines(*own) <= 2270
-    assert lines(*{*FILES} - {*own}) <= 7250  # 5,600 is wanted, and 700 of the related systems
+    assert lines(*own) <= 2360
+    assert lines(*{*FILES} - {*own}) <= 7320  # 5,600 is wanted, and 700 of the related systems
 
 
 def test_every_wing_opens_with_a_paragraph_and_nothing_else():

@@ -45,7 +45,7 @@ def with_slider(draw: Callable[..., go.Figure], name: str, values: Sequence, act
     step = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
     below = 95 if figure.layout.legend.orientation else 45  # names stand there
     slider = dict(active=active, currentvalue=dict(prefix=f"{name.replace('_', ' ')}: "), pad=dict(t=below),
-                  steps=[dict(method="animate", label=plain.figure(name), args=[[name], step]) for name in map(str, values)])
+                  steps=[dict(method="animate", label=plain.figure(v), args=[[v], step]) for v in map(str, values)])
     return figure.update_layout(sliders=[slider], height=figure.layout.height + below + 10,
                                 margin_b=figure.layout.margin.b + below)
 
