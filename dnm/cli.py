@@ -15,6 +15,7 @@ from pathlib import Path
 from dnm import __version__
 from dnm.config import PROFILES, RunConfig, as_list
 from dnm.errors import DnmError, Interrupted, project_root, reason, unknown
+from dnm.plots.plain import terminal
 
 EXAMPLES = """examples:
   dnm study                                            the notebooks, a report, figures and tables
@@ -36,6 +37,8 @@ _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest valid name where an option or command is misspelt."""
+
+    color = property(lambda self: False, lambda self, value: None)  # Python 3.14's escapes would be made visible
 
     def parse_known_args(self, args=None, namespace=None):
         known, rest = super().parse_known_args(args, namespace)
@@ -225,6 +228,7 @@ def _count(text: str) -> int:
     return numbers[0]
 
 
+@terminal()
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; exit code 0, 2 for something the user can mend, 130 after Ctrl-C."""
     warn = cache(lambda text: print(f"warning: {text}", file=sys.stderr))  # each once

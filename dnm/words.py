@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,9 @@ class Tokenizer:
         if not texts:
             return []
         tokenizer = self.loaded
-        found = tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
+        found = self._pieces(texts, truncation=True, max_length=self.max_length)
         full = [text for text, ids in zip(texts, found, strict=True) if len(ids) == self.max_length]
-        whole = tokenizer(full, verbose=False)["input_ids"] if full and not self.said else []
+        whole = self._pieces(full, verbose=False) if full and not self.said else []
         if longer := sum(len(ids) > self.max_length for ids in whole):
             self.said.append(f"{longer} of {len(texts)} texts are longer than max_length={self.max_length} word "
                              "pieces; the rest of them is not read")
@@ -78,6 +79,12 @@ class Tokenizer:
         if unknown is None and [] in found:
             raise DnmError(f"text {(at := found.index([])) + 1}, {texts[at]!r}, holds no word that the encoder knows")
         return [np.array(ids or [unknown]) for ids in found]
+
+    def _pieces(self, texts: list[str], **options) -> list[list[int]]:
+        """Word pieces of all texts, a few at a time: a character takes some 200 bytes while they are found."""
+        places = zip(np.cumsum([*map(len, texts)]) // 1_000_000, texts, strict=True)
+        parts = ([text for _, text in part] for _, part in groupby(places, key=lambda place: place[0]))
+        return [ids for part in parts for ids in self.loaded(part, **options)["input_ids"]]
 
     @property
     def size(self) -> int:

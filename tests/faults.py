@@ -363,7 +363,7 @@ def kill_study(bench: Bench, times: int, rng: random.Random) -> Tally:
         with bench.said.open("wb") as file:
             process = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(None if number == times else rng.uniform(1, 25))
+            process.wait(None if number == times else rng.uniform(1, 12))
         family = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
         for one in (*family, process):
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -17,18 +17,28 @@ from urllib.parse import unquote
 
 import drive
 import nbformat
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import torch
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from dnm.data.datasets import load_dataset
+from dnm.methods import METHODS
 from dnm.notebook.batch import notebooks
 from dnm.notebook.page import write_report
+from dnm.plots import charts, drawings
+from dnm.plots import lab as lab_picture
 from dnm.plots.page import figure_html, save, table_html
 from dnm.plots.page import page as write_page
+from dnm.plots.plain import visible
 from dnm.runs.results import load
+from dnm.study import compare
+from dnm.study import report as paper_report
+from dnm.study.explore import Batch
+from dnm.study.statistics import Difference
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -335,3 +345,131 @@ def test_figures_are_dark_in_the_dark_and_change_with_it(browser, report):
     last = figures(page)[-1].locator(".main-svg").first
     drive.changed(lambda: last.evaluate("svg => svg.style.background"), dark)
     assert min(plot.evaluate(CONTRAST) for plot in figures(page)) > 4.5
+
+
+# ---------------------------------------------------------------- text is text
+
+# Each would set `window.hacked`, or be something else than its own characters: HTML, a formula, Markdown, a template, a colour.
+PAYLOADS = ["<script>hacked=1</script>", "<img src=x onerror=hacked=2>", "<svg onload=hacked=3>", "</script><script>hacked=4//",
+            "</title><b onclick=hacked=5>", '" onmouseover="hacked=6" x="', "<a href='javascript:hacked=7'", "[a](javascript:hacked=8)",
+            "$x^2$ and \\(y\\) $$z$$", "%{x} and %{fullData.name}", "&lt;b&gt; <b>b</b> **c** `d`", "\x1b[31mred\x1b]0;t\x07 \x08\x08",
+            "=cmd()", "#000000"]
+SEEN = "() => [...document.querySelectorAll('text, body')].map(e => e.localName === 'body' ? e.innerText : e.textContent).join(' ')"
+# What a page would run, by any event or link; JupyterLab's own links to its settings and those of Plotly's buttons are none.
+ARMED = """() => [...document.querySelectorAll('*')].filter(e => [...e.attributes].some(({ name, value }) =>
+  /hacked/.test(value) && (/^on/.test(name) || /^\\s*javascript:/.test(value)))).map(e => e.outerHTML)"""
+HOVERED = """gd => {
+  const seen = [], real = Date.now
+  let now = real()
+  Date.now = () => now += 1000 // else Plotly draws one hover in 50 ms
+  for (const trace of gd._fullData) {
+    const most = Math.min(60, (trace.x ?? trace.y ?? []).length)
+    for (let point = 0; point < most && trace.hoverinfo !== 'skip'; point++) {
+      const at = trace.type === 'heatmap' ? { xval: point, yval: point } : [{ curveNumber: trace.index, pointNumber: point }]
+      Plotly.Fx.hover(gd, at, trace.xaxis + trace.yaxis)
+      seen.push(...[...gd.querySelectorAll('.hoverlayer text')].map(e => e.textContent))
+    }
+  }
+  Date.now = real
+  return seen.join(' ')
+}"""
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s", "", text)
+
+
+def shows(page: Any, texts: list[str]) -> int:
+    """Every figure is hovered; nothing has run or could run, and each text can be read; how many were looked for."""
+    seen = page.evaluate(SEEN) + " ".join(plot.evaluate(HOVERED) for plot in page.locator(".js-plotly-plot").all())
+    assert page.evaluate("window.hacked") is None and page.evaluate(ARMED) == []
+    missing = [text for text in texts if squeezed(visible(text)) not in squeezed(seen)]
+    assert not missing, missing
+    return len(texts)
+
+
+def evil_figures(runs: pd.DataFrame) -> dict[str, tuple[go.Figure, list[str]]]:
+    """Every drawing of `dnm.plots` that shows texts from data, and those it must show."""
+    n, one, rng = len(PAYLOADS), PAYLOADS[10], np.random.default_rng(0)
+    points, matrix = rng.normal(size=(n, 2)), np.eye(n)
+    batch = Batch(PAYLOADS, np.arange(n), tuple(PAYLOADS), torch.from_numpy(points))
+    clouds, history = drawings.clouds(points, PAYLOADS, PAYLOADS, ""), [dict(step=1, train_loss=1.0, validation_accuracy=0.5)]
+    named = {name: runs.assign(data=name).head(2) for name in PAYLOADS[:6]}
+    fits = pd.DataFrame([dict(title=title, method="dnm", accuracy=50.0 + fold, repeat=0, fold=fold) for title in PAYLOADS for fold in (0, 1)])
+    beside = pd.DataFrame([dict(table=6, dataset=name, method="plain", title=PAYLOADS[2], paper_gap=1.0, gap=0.0, paper_gap_error=0.1,
+                                gap_error=0.1, n_train=50) for name in PAYLOADS[9:11]])
+    verdicts = pd.DataFrame([dict(part=part, verdict="holds", paper=1.0, setting=one, ours=Difference(1.0, 0.5, 1.5, 0.01, 5, 1.0, 1))
+                             for part in PAYLOADS])
+    return {
+        "learning_curves": (charts.learning_curves(runs), [*runs.title.unique()]), "accuracies": (charts.accuracies(runs), [*runs.title.unique()]),
+        "regularisation": (charts.regularisation(pd.concat(named.values())), [f"{name[:20]}" for name in named]),
+        "folds": (charts.folds(fits, one), [one, *PAYLOADS]), "beside_paper": (charts.beside_paper(beside), [PAYLOADS[2], *PAYLOADS[9:11]]),
+        "verdicts": (charts.verdicts(verdicts), PAYLOADS), "lines": (charts.lines([1, 2], {name: [1, 2] for name in PAYLOADS}, one, "x", "y"), PAYLOADS),
+        "confusion": (charts.confusion(matrix, PAYLOADS, one), [*PAYLOADS]), "trial": (lab_picture.trial(
+            one, PAYLOADS[2], np.array([1.0]), np.array([2.0]), Difference(1.0, 0.5, 1.5, 0.1, 1, 1.0, 1)), [one, PAYLOADS[2]]),
+        "partners": (drawings.partners(batch, points, np.corrcoef(points), 1, 3), PAYLOADS), "clouds": (clouds, PAYLOADS),
+        "cosine_matrix": (drawings.cosine_matrix(batch, np.corrcoef(points)), PAYLOADS), "panels": (drawings.panels([clouds], [one], ""), [one, *PAYLOADS]),
+        "so_far": (drawings.so_far(history, one, 2), [one]), "sentence": (drawings.sentence(points[:, 0], PAYLOADS, points[:6, 1], PAYLOADS[:6], one),
+                                                                         [*PAYLOADS[:6], one]),
+        "with_slider": (drawings.with_slider(lambda name: drawings.so_far(history, name, 2), "name", PAYLOADS[:3]), [PAYLOADS[0]])}
+
+
+def test_no_text_from_data_is_more_than_its_characters_in_any_picture_or_page(browser, tmp_path, monkeypatch):
+    """Sentences, labels, titles, names of columns, files and data sets that would run, be formatted or be formulas."""
+    monkeypatch.setattr("dnm.plots.page.chromium", lambda: None)
+    runs = load(NOTEBOOKS["00"].parents[1] / "data" / "results" / "subj-50-200-steps.json")
+    runs = runs[runs.method.isin(["plain", "dnm"])].assign(data=PAYLOADS[1], encoder=PAYLOADS[2])
+    runs = runs.assign(title=[METHODS[name].title + " " + PAYLOADS[9 + (name == "dnm")] for name in runs.method])
+    drawn = evil_figures(runs)
+    (tmp_path / "figures.html").write_text(write_page(PAYLOADS[4], "".join(figure_html(figure) for figure, _ in drawn.values()), {}))
+    page, counts, errors = drive.offline(browser, tmp_path / "figures.html")
+    assert errors == [] and all(counts) and page.title() == PAYLOADS[4]
+    places = 0
+    for plot, (name, (_, texts)) in zip(page.locator(".js-plotly-plot").all(), drawn.items(), strict=True):
+        seen = squeezed(" ".join(plot.locator("text").all_text_contents()) + plot.evaluate(HOVERED))
+        assert [text for text in texts if squeezed(visible(text)) not in seen] == [], name
+        places += len(texts)
+    shows(page, [])
+    # Pages: every table, heading and note.
+    rows = pd.DataFrame(dict.fromkeys(PAYLOADS, PAYLOADS))
+    table = table_html(rows, PAYLOADS[1]).to_html()
+    make = nbformat.v4
+    outputs = [make.new_output("stream", text="\n".join(PAYLOADS)), make.new_output("display_data", {"text/html": table}),
+               make.new_output("display_data", {"application/vnd.plotly.v1+json": json.loads(drawn["clouds"][0].to_json())})]
+    nbformat.write(make.new_notebook(cells=[make.new_code_cell("x = " + repr(PAYLOADS), outputs=outputs)]), tmp_path / "00_evil.ipynb")
+    fits = pd.DataFrame([dict(title=title, method=name, accuracy=50.0 + fold, repeat=0, fold=fold, f1=1.0, sure=[0.5], right=[True], seconds=1.0,
+                              n_train=9, n_test=1, calibrated=True) for name, title in (("plain", PAYLOADS[0]), ("dnm", PAYLOADS[1])) for fold in (0, 1)])
+    kept = load(NOTEBOOKS["00"].parents[1] / "data" / "results" / "subj-50-200-steps.json")
+    pages = {
+        write_report([tmp_path / "00_evil.ipynb"], runs, tmp_path / "report.html", PAYLOADS[3]): [*PAYLOADS, PAYLOADS[3]],
+        compare.write(fits, PAYLOADS[1], " ".join(PAYLOADS), tmp_path / "compare")[1]: [*PAYLOADS, PAYLOADS[0], PAYLOADS[1]],
+        next(path for path in paper_report.write(kept.assign(dataset=PAYLOADS[1]), tmp_path / "paper", [(PAYLOADS[0], 1, PAYLOADS[2])])
+             if path.suffix == ".html"): PAYLOADS[:3],
+        save(drawn["clouds"][0], tmp_path / "<img src=x onerror=hacked=9>")[0]: PAYLOADS}
+    for path, texts in pages.items():
+        page, _, errors = drive.offline(browser, path)
+        places += shows(page, texts)
+        assert errors == [], path
+    print(f"{len(PAYLOADS)} payloads, {len(drawn)} figures, {len(pages)} pages: {places} texts read as their characters")
+
+
+def test_a_table_of_payloads_stays_text_in_jupyterlab_in_widgets_and_in_the_exported_page(opened, browser, tmp_path):
+    file, rng = tmp_path / f"{PAYLOADS[1]}.csv", np.random.default_rng(0)
+    classes, names = (PAYLOADS[0], PAYLOADS[2]), [PAYLOADS[1], PAYLOADS[3]]
+    rows = [(f"{PAYLOADS[i % 11]} tea {i} {' '.join(rng.choice(['bus', 'sea', 'hall', 'loaf'], 4))}", classes[i % 2]) for i in range(90)]
+    pd.DataFrame(rows, columns=names).to_csv(file, index=False)
+    page = opened("07", file=str(file), text_column=names[0], label_column=names[1], method="plain", methods=["logreg"], folds=2, steps=4,
+                  store=str(tmp_path / "runs"))
+    page.locator(".widget-textarea textarea").fill(file.read_text())
+    said = page.locator(".widget-html-content").first
+    drive.changed(lambda: "90 rows" in said.inner_text() and all(text in said.inner_text() for text in classes), False)
+    twins = drive.interactive(page)
+    places = shows(page, [file.name, *classes, *(text for text in PAYLOADS[:11] if text in page.evaluate(SEEN)), *names])
+    written = page.evaluate("() => jupyterapp.shell.currentWidget.content.model.toJSON()")
+    for cell in written["cells"]:
+        cell.pop("attachments", None)
+    (tmp_path / "07_your_data.ipynb").write_text(json.dumps(written))
+    exported, _, errors = drive.offline(browser, write_report([tmp_path / "07_your_data.ipynb"], None, tmp_path / "report.html"))
+    places += shows(exported, [file.name, *classes])
+    assert errors == [] and twins >= 1
+    print(f"notebook 07: {places} texts read as their characters")

@@ -179,7 +179,7 @@ def test_a_page_folds_code_says_what_was_injected_and_drops_widgets(tmp_path):
     body = text[text.index("<section"):text.index("</section>")]
     assert "Dynamic nonlinear mixup: notebooks on subj</h1>" in text and "A widget" not in body
     assert body.index("made with the values below") < body.index("seeds") and body.count('<details class="code">') == 1
-    assert '&lt;b&gt; <span class="ansi-red-fg">red' in body and "data:image/png;base64,AAAA" in body
+    assert '&lt;b&gt; \\x1b[31mred' in body and "data:image/png;base64,AAAA" in body
 
 
 def test_sentences_of_a_table_keep_a_readable_width_and_numbers_stand_to_the_right_on_one_line():

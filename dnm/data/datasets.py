@@ -89,7 +89,7 @@ def _stamp(name: str) -> tuple:
     """Paths, times and sizes of the files behind a name: what tells that they have changed since they were read."""
     places = [folder / name for folder in data_folders()] if name in REAL else [Path(name)]
     files = [file for place in places if place.exists()
-             for file in ([place] if place.is_file() else filter(is_data_file, sorted(place.iterdir())))]
+             for file in (filter(is_data_file, sorted(place.iterdir())) if place.is_dir() else [place])]
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
@@ -112,10 +112,10 @@ def _load(name: str, text_column: str, label_column: str, stamp: tuple) -> Datas
     path = Path(name)
     if not path.exists():
         raise DnmError(f"no such data file or folder: {path} (named data sets: {', '.join(DATASETS)})")
-    if path.is_file() and not is_data_file(path):
+    if not path.is_dir() and not is_data_file(path):
         raise DnmError(f"cannot read {path.name}: use one of {', '.join(FILE_SUFFIXES)}")
-    return _own(path, {"all": read_table(path, text_column, label_column)} if path.is_file() else
-                read_splits(path, text_column, label_column))
+    return _own(path, read_splits(path, text_column, label_column) if path.is_dir() else
+                {"all": read_table(path, text_column, label_column)})
 
 
 def dataset_of(config: RunConfig) -> Dataset:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dnm.config import FILE_SUFFIXES, is_data_file
 from dnm.data.formats import Source, opened
+from dnm.data.separated import TEXT
 from dnm.errors import DnmError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -22,6 +23,7 @@ NAMES = dict(train=("train",), validation=("validation", "valid", "dev", "val"),
 USUAL = {"text": ("text", "sentence", "review"),
          "label": ("label", "class", "target", "y", "category", "sentiment", "intent", "kategorie", "klasse")}
 MISSING_WORDS = ("nan", "na", "n/a", "#n/a", "none", "null", "<na>")  # as programs write a missing value
+ROWS, CELLS, CHARACTERS = 5_000_000, 50_000_000, 1_000_000_000  # that are read at once at most
 MANY = 100  # different fractions: no classes
 
 
@@ -74,7 +76,7 @@ def read_table(path: Path | str, text_column: str = "", label_column: str = "", 
         a tenth of the rows (in any row, if ``strict``).
     """
     source = opened(path, separator, sheet, _known(text_column, label_column))
-    rows = list(source.rows)
+    rows = list(_within(source, source.rows))
     columns = _columns(source, rows)
     text, guessed_text = _chosen(source, columns, "text", text_column, like, label_column)
     if not rows:
@@ -109,7 +111,7 @@ def chunks(path: Path | str, text_column: str = "", usual: str = "", *, separato
     """
     source, text, names = opened(path, separator, sheet, _known(text_column, usual)), "", None
     like = Table([], None, {}, usual, "", [], []) if usual else None
-    while rows := list(islice(source.rows, size)):
+    while rows := list(_within(source, islice(source.rows, size))):
         columns = _columns(source, rows)
         if names is None:
             names, (text, guessed) = list(columns), _chosen(source, columns, "text", text_column, like)
@@ -123,12 +125,25 @@ def chunks(path: Path | str, text_column: str = "", usual: str = "", *, separato
         source.notes = []
 
 
+def _within(source: Source, rows: Iterable) -> Iterator:
+    """The rows, as long as they fit into the memory of a usual machine."""
+    most, size = min(ROWS, CELLS // max(1, len(source.names))), 0
+    for number, row in enumerate(rows, start=1):
+        size += sum(len(value) for value in row[1].values() if isinstance(value, str))
+        if number > most or size > CHARACTERS:
+            what = f"{most:,} rows" if number > most else f"{CHARACTERS:,} characters"
+            raise DnmError(f"{source.name}: more than {what} cannot be read at once; give fewer, or fewer columns")
+        yield row
+
+
 def _known(*asked: str) -> set[str]:
     return {name.strip().casefold() for name in asked if name} | {*USUAL["text"], *USUAL["label"]}
 
 
 def _columns(source: Source, rows: list[tuple[int, dict]]) -> dict[str, list]:
     names = source.names or dict.fromkeys(name for _, row in rows for name in row)
+    if len(names) * len(rows) > CELLS:
+        raise DnmError(f"{source.name}: {len(rows)} rows have {len(names)} different columns; are the values names?")
     return {name: [row.get(name) for _, row in rows] for name in names}
 
 
@@ -191,6 +206,8 @@ def _values(source: Source, rows: list[tuple[int, dict]], name: str, kind: str) 
                 way_out = "one label a text" if kind == "label" else "not a text"
                 raise refused(number, f"is of type {type(value).__name__}: {way_out}")
             value = None if value is None or value != value else str(value)
+        elif len(value) > TEXT:
+            raise refused(number, f"has more than {TEXT:,} characters: no text is so long")
         elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise refused(number, "holds half a character (a lone surrogate, as in cut-off text); mend or remove "
                                   "the row")

@@ -9,16 +9,21 @@ import gzip
 import io
 import json
 import sys
+import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path, PurePath
 
-from dnm.data.separated import NOTHING, SEPARATORS, separated, shown, trimmed
+from dnm.data.separated import NOTHING, SEPARATORS, TEXT, separated, shown, trimmed
 from dnm.errors import DnmError, mendable, unknown
 
 ENCODINGS = {f"cp125{n}": f"Windows-125{n}" for n in (2, 0, 1, 3)}  # Western, Central European, Cyrillic, Greek
+# A file made to do harm may ask for any memory. No table of texts needs more than this.
+WHOLE = 250_000_000  # characters of JSON that is not a row a line
+COLUMNS, SHEET = 16_384, 1_048_576  # columns of a table and rows of a sheet, as spreadsheets have them
+BYTES, PACKED = 1 << 30, 200  # of a workbook or of standard input; how much smaller than its content a packed file is
 TOO_ALIKE = ("gb18030", "big5", "shift_jis", "euc_kr")  # to be read on a guess
 
 
@@ -44,18 +49,21 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
     path = "-" if str(path) == "-" else Path(path)
     source = Source("standard input" if path == "-" else path.name)
     with mendable(f"cannot read {source.name}: {{}}"):
-        content = sys.stdin.buffer.read() if path == "-" else None
+        content = sys.stdin.buffer.read(BYTES + 1) if path == "-" else None
+        if content is not None and len(content) > BYTES:
+            raise DnmError("standard input: more than a gigabyte; give a file")
         with _bytes(path, content) as file:
             head = file.read(4096)
         kind = _kind(source.name, head)
         if kind == "xlsx":
             _headed(source, _workbook(source, _bytes(path, content), sheet), known)
         elif kind == "parquet":
-            source.rows = _parquet(_bytes(path, content))
+            source.rows = _parquet(source.name, _bytes(path, content))
         else:
             with _bytes(path, content) as file:
                 encoding = _encoding(source, file, head)
-            source.word, lines = "line", _lines(source, _bytes(path, content), encoding)
+            source.word, most = "line", WHOLE if kind == "json" else TEXT
+            lines = _lines(source, _bytes(path, content), encoding, most)
             if kind == "json":
                 _json(source, lines)
             else:
@@ -75,10 +83,32 @@ def _guarded(name: str, rows: Iterable) -> Iterator:
 
 def _bytes(path: Path | str, content: bytes | None):
     """A binary file, unpacked where it is gzipped, whatever its name says."""
+    if content is None and path.exists() and not path.is_file():  # reading a pipe or a device need not end
+        raise DnmError(f"cannot read {path}: no ordinary file; name one, or - for standard input")
     file = path.open("rb") if content is None else io.BytesIO(content)
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return gzip.open(file) if packed else file
+    return _Unpacked(path if content is None else "standard input", fileobj=file) if packed else file
+
+
+class _Unpacked(gzip.GzipFile):
+    """What a gzipped file holds, as long as it may be texts."""
+
+    def read(self, size: int = -1) -> bytes:
+        return self._sound(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._sound(super().read1(size))
+
+    def _sound(self, block: bytes) -> bytes:
+        _no_bomb(PurePath(self.name).name, self.tell(), self.fileobj.tell())
+        return block
+
+
+def _no_bomb(name: str, size: int, packed: int) -> None:
+    if size > 1 << 25 and size > PACKED * packed:
+        raise DnmError(f"cannot read {name}: it unpacks to more than {PACKED} times its size, as no texts do; if it is "
+                       "sound, save it as CSV")
 
 
 def _kind(name: str, head: bytes) -> str:
@@ -125,12 +155,15 @@ def _old_encoding(source: Source, sample: bytes, why: str) -> str:
     return encoding
 
 
-def _lines(source: Source, file, encoding: str) -> Iterator[str]:
-    """Lines with their ends: only what an editor shows as a new line ends one."""
+def _lines(source: Source, file, encoding: str, most: int) -> Iterator[str]:
+    """Lines with their ends, of ``most`` characters: only what an editor shows as a new line ends one."""
     number = 0
     try:
         with io.TextIOWrapper(file, encoding=encoding, newline="") as text:
-            for number, line in enumerate(text, start=1):  # noqa: B007 (the error tells it)
+            for number, line in enumerate(iter(lambda: text.readline(most + 1), ""), start=1):
+                if len(line) > most:
+                    raise DnmError(f"{source.name}, line {number}: more than {most:,} characters, as no row of "
+                                   "texts has; is this a table?")
                 yield line
     except UnicodeDecodeError as error:
         raise DnmError(f"{source.name}: byte 0x{error.object[error.start]:02x} behind line {number} does not fit the "
@@ -149,6 +182,8 @@ def _headed(source: Source, records: Iterator[tuple[int, list]], known: Collecti
     if below and not header:
         source.notes.append(f"its first row was counted in, no names of columns: {min(below)!r} stands below it, too")
         ahead.insert(0, (number, names))
+    if len(names) > COLUMNS:
+        raise DnmError(f"{source.name}: {len(names):,} columns; leave out those that are not needed")
     source.names = _distinct([""] * len(names) if below and not header else names)
 
     blank = [None] * len(source.names)
@@ -182,7 +217,7 @@ def _json(source: Source, lines: Iterator[str]) -> None:
     first = next(((number, line) for number, line in lines if line.strip()), (1, "{}"))
     numbered = chain([first], lines)
     if not isinstance(_value(first[1]), dict) or _array(_value(first[1])) is not None:
-        numbered = list(numbered)
+        numbered = list(_within(source, numbered))
         try:
             whole = json.loads("\n" * (first[0] - 1) + "".join(line for _, line in numbered))
         except ValueError as error:
@@ -194,6 +229,15 @@ def _json(source: Source, lines: Iterator[str]) -> None:
             source.rows = ((number, _entry(source, number, value)) for number, value in enumerate(array, start=1))
             return
     source.rows = ((number, _entry(source, number, _value(line))) for number, line in numbered if line.strip())
+
+
+def _within(source: Source, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    size = 0
+    for number, line in lines:
+        if (size := size + len(line)) > WHOLE:
+            raise DnmError(f"{source.name}: more than {WHOLE:,} characters of JSON that has to be read whole; save an "
+                           "object a line (JSON Lines)")
+        yield number, line
 
 
 def _value(line: str):
@@ -217,6 +261,10 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
     import openpyxl
 
     with file:
+        unpacked, packed = sum(part.file_size for part in zipfile.ZipFile(file).infolist()), file.seek(0, io.SEEK_END)
+        _no_bomb(source.name, unpacked, packed)
+        if unpacked > BYTES:
+            raise DnmError(f"cannot read {source.name}: it unpacks to more than a gigabyte; save it as CSV")
         pages = {page.title: page for page in openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets}
         if sheet and sheet not in pages:
             raise DnmError(f"{source.name}: {unknown('sheet', sheet, pages)}")
@@ -225,14 +273,19 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
             source.notes.append(f"reads the sheet {title!r} (others: {', '.join(list(pages)[1:])})")
         pages[title].reset_dimensions()  # some programs write wrong ones
         for number, row in enumerate(pages[title].iter_rows(values_only=True), start=1):
+            if number > SHEET:
+                raise DnmError(f"cannot read {source.name}: its rows are numbered beyond {SHEET:,}, as no sheet can")
             if any(map(shown, row)):
                 yield number, row
 
 
-def _parquet(file) -> Iterator[tuple[int, dict]]:
+def _parquet(name: str, file) -> Iterator[tuple[int, dict]]:
     from pyarrow.parquet import ParquetFile
 
     with file:
-        rows = chain.from_iterable(batch.to_pylist() for batch in ParquetFile(file).iter_batches(4096))
+        packed, table = file.seek(0, io.SEEK_END), ParquetFile(file)
+        for group in range(table.num_row_groups):
+            _no_bomb(name, table.metadata.row_group(group).total_byte_size, packed)
+        rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(64))  # each may be one long text
         for number, row in enumerate(rows, start=1):
             yield number, {name: value for name, value in row.items() if not name.startswith("__index_level_")}

@@ -101,7 +101,7 @@ def family(encoder: str) -> str:
     """The model family that an encoder's ``config.json`` names; empty where it cannot be read, as a run will say."""
     try:
         return json.loads((model_folder(encoder) / "config.json").read_text(encoding="utf-8")).get("model_type", "")
-    except (DnmError, OSError, ValueError):
+    except (DnmError, OSError, ValueError, RecursionError):
         return ""
 
 
@@ -111,6 +111,11 @@ def _complete(folder: Path, name: str) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise DnmError(f"{name}: no *.safetensors weights; other formats are not read, because "
                        "loading them could run foreign code. Convert with `save_pretrained(…)` first")
+    for index in folder.glob("*.index.json"):
+        with mendable(f"{name}: {index} is no list of weights: {{}}"):
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            if away := [part for part in parts if Path(part).name != part]:
+                raise DnmError(f"{name}: {index} names {away[0]!r}, which is no file beside it")
     return folder
 
 

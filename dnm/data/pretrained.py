@@ -6,6 +6,7 @@ Taught in notebook 04.
 
 import inspect
 import logging
+import math
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ def load_model(encoder: str, max_length: int, dropout: float, folder: Path, dige
         settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.is_encoder_decoder:
             raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model, encoder and decoder; {_INSTEAD}")
+        _sized(settings, encoder, folder)
         for name in _DROPOUTS:
             if hasattr(settings, name):
                 setattr(settings, name, dropout)
@@ -113,6 +115,25 @@ def way(model: nn.Module, encoder: str = "") -> str:
         if alike(states(inputs_embeds=rows, attention_mask=mask)):
             return "padded"
     return "alone"
+
+
+def _sized(settings, encoder: str, folder: Path) -> None:
+    """Refuse, before there is memory for it, a model that ``config.json`` makes larger than its weights are."""
+    from safetensors import safe_open
+    from transformers import AutoModel
+
+    sizes = []
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            sizes += [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 (not a dict)
+    wanted, layers = sum(sizes) + 1, getattr(settings, "num_hidden_layers", 0)
+    if layers <= len(sizes):
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            model = AutoModel.from_config(settings)
+        wanted = sum(part.numel() for part in (*model.parameters(), *model.buffers())) / 2  # a pooler may be missing
+    if wanted > sum(sizes):
+        raise DnmError(f"encoder {encoder!r}: config.json in {folder} tells of a larger model than its weights are: "
+                       "copy the folder again")
 
 
 def _complete(model: nn.Module, encoder: str, missing: set[str], unexpected: set[str]) -> None:

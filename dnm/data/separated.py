@@ -10,6 +10,7 @@ from itertools import chain, islice
 from dnm.errors import DnmError
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
+TEXT = 5_000_000  # characters of a row at most: two long novels
 NOTHING = "\x1f"  # the separator of a file with one column
 
 
@@ -50,7 +51,9 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
     waiting, number, width = deque(), skipped, 0
 
     def following(taken: list[str]) -> Iterator[str]:
-        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
+        size = 0
+        while size < TEXT and (line := waiting.popleft() if waiting else next(lines, None)) is not None:
+            size += len(line)
             yield taken.append(line) or line
 
     def fits(fields: list[str] | None) -> bool:
@@ -95,9 +98,10 @@ def _one_line(line: str, separator: str) -> list[str]:
 
 
 def trimmed(fields: list, width: int) -> list:
-    while len(fields) > width and not shown(fields[-1]):
-        fields = fields[:-1]
-    return fields
+    end = len(fields)
+    while end > width and not shown(fields[end - 1]):
+        end -= 1
+    return fields[:end]
 
 
 def shown(value) -> str:

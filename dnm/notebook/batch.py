@@ -71,7 +71,7 @@ def run_batch(notebooks: list[str], datasets: list[str], out: Path, parameters: 
             if config.dataset != RunConfig.dataset and blind:
                 raise DnmError(f"{blind} cannot take data set {name!r}: it reads a file of your own, or none")
             dataset_of(config)
-        stem = Path(config.dataset).stem
+        stem = Path(config.dataset).stem.strip(".") or "data"  # of a file called ...csv it would be ..
         folders.setdefault(config.dataset, out / (f"{stem}-{len(folders)}" if out / stem in folders.values() else stem))
     jobs = {folder: [_job(path, folder, {"dataset": dataset} | parameters) for path in chosen]
             for dataset, folder in folders.items()}

@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 import plotly.graph_objects as go
 from latex2mathml.converter import convert
-from nbconvert.filters import ansi2html, markdown2html
+from nbconvert.filters import markdown2html
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -20,6 +20,7 @@ from pygments.lexers import PythonLexer
 from dnm.disk import write_atomically
 from dnm.errors import DnmError, project_root
 from dnm.methods import METHODS
+from dnm.plots import plain
 from dnm.plots.charts import accuracies
 from dnm.plots.look import number, standard_error
 from dnm.plots.page import figure_html, page, table_html
@@ -116,7 +117,7 @@ def _output(output) -> str:
         return f"<div>{data['text/html']}</div>"
     if "image/png" in data:  # a picture stays where there is only that
         return f'<div class="figure"><img alt="figure" src="data:image/png;base64,{data["image/png"]}"></div>'
-    return f"<pre>{ansi2html(data['text/plain'])}</pre>" if data.get("text/plain", "").strip() else ""
+    return f"<pre>{html.escape(plain.visible(data['text/plain']))}</pre>" if data.get("text/plain", "").strip() else ""
 
 
 def _link(link: re.Match, here: set[str], folder: Path) -> str:

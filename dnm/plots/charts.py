@@ -1,6 +1,5 @@
 """Pictures of results. Those of runs take a frame of `dnm.runs.results`; a mean stands with its standard error."""
 
-import html
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dnm.methods import METHODS
+from dnm.plots import plain
 from dnm.plots.look import DASHES, PALETTE, SYMBOLS, by_title, number, short, standard_error, style, titled, wrapped
 
 _RULE = dict(line=dict(color="#555555", dash="dash"))
@@ -55,7 +55,7 @@ def _curves(panels: dict[str, tuple], spacing: float, named: int) -> go.Figure:
                                    fillcolor=colour, opacity=0.15, mode="lines", line_width=0, hoverinfo="skip",
                                    showlegend=False, legendgroup=title, **place)
             figure.add_scatter(x=steps, y=mean, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
-                               name=title, legendgroup=title, showlegend=panel == named, **place)
+                               name=plain.figure(title), legendgroup=title, showlegend=panel == named, **place)
     return figure
 
 
@@ -88,8 +88,8 @@ def _dots(groups, told: Callable[..., str], error: Callable[..., float] = lambda
                            hovertemplate="%{text}: %{x:.1f}%<extra></extra>")
         figure.add_scatter(x=[mean], y=[place], mode="markers+text", text=[number(mean, reach)],
                            marker=dict(color=colour, size=13, symbol="diamond"), textposition="top center",
-                           error_x=dict(array=[reach], color=colour, thickness=2),
-                           hovertemplate=f"{title}: %{{x:.1f}}%<extra></extra>")
+                           error_x=dict(array=[reach], color=colour, thickness=2), name=plain.figure(title),
+                           hovertemplate="%{fullData.name}: %{x:.1f}%<extra></extra>")
     return _down(figure.update_traces(showlegend=False), [title for title, _ in groups], -0.7, showgrid=False,
                  zeroline=False)
 
@@ -98,7 +98,7 @@ def beside_paper(frame) -> go.Figure:
     """Differences to full DNM in points, the paper's and ours, for a frame of `dnm.study.beside` of one table."""
     data, others = list(dict.fromkeys(frame.dataset)), frame[frame.method != "dnm"]
     titles = list(dict.fromkeys(others.title))
-    figure = make_subplots(1, len(data), subplot_titles=data, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(1, len(data), subplot_titles=[*map(short, data)], shared_yaxes=True, horizontal_spacing=0.04)
     for col, name in enumerate(data, start=1):
         mine = others[others.dataset == name]
         for who, gap, colour, symbol, shift in (("paper", "paper_gap", PALETTE[6], "diamond-open", -0.13),
@@ -129,7 +129,7 @@ def verdicts(table) -> go.Figure:
                                array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2))
     _down(figure.add_vline(x=0, **_RULE), parts).update_layout(legend_yanchor="bottom")
     figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
-    heading = (f"The paper's claims, tested<br><sub>{html.escape(table.setting.iloc[0])}<br>A bar is for one "
+    heading = (f"The paper's claims, tested<br><sub>{plain.figure(table.setting.iloc[0])}<br>A bar is for one "
                f"comparison alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be "
                "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
     title = dict(text=heading, y=1, yref="container", yanchor="top", pad=dict(t=24))
@@ -151,7 +151,7 @@ def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_
 
 def confusion(matrix: np.ndarray, labels: list[str], title: str) -> go.Figure:
     """A confusion matrix ``[c, c]`` of counts (rows: true class), shaded by the share of the true class."""
-    shares, names = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), [html.escape(str(n)) for n in labels]
+    shares, names = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), [plain.figure(str(n)) for n in labels]
     cell = "{:.0f}<br>{:.0%}" if len(labels) <= 12 else ""  # of more one can only see the colours
     text = [[cell.format(*both) for both in zip(*row, strict=True)] for row in zip(matrix, shares, strict=True)]
     figure = go.Figure(go.Heatmap(z=shares, x=names, y=names, text=text, texttemplate="%{text}", zmin=0, zmax=1,

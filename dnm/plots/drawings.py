@@ -4,7 +4,6 @@ A drawing keeps the number and kind of its traces whatever its arguments, so tha
 place and `with_slider` can make a figure that moves without Python. Taught in notebooks 00 to 03, 06 and 07.
 """
 
-import html
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from plotly.subplots import make_subplots
 from plotly.utils import PlotlyJSONEncoder
 from scipy.stats import beta
 
+from dnm.plots import plain
 from dnm.plots.look import PALETTE, SYMBOLS, short, titled, wrapped
 from dnm.selection import partners_each
 
@@ -45,7 +45,7 @@ def with_slider(draw: Callable[..., go.Figure], name: str, values: Sequence, act
     step = dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))
     below = 95 if figure.layout.legend.orientation else 45  # names stand there
     slider = dict(active=active, currentvalue=dict(prefix=f"{name.replace('_', ' ')}: "), pad=dict(t=below),
-                  steps=[dict(method="animate", label=str(value), args=[[str(value)], step]) for value in values])
+                  steps=[dict(method="animate", label=plain.figure(v), args=[[v], step]) for v in map(str, values)])
     return figure.update_layout(sliders=[slider], height=figure.layout.height + below + 10,
                                 margin_b=figure.layout.margin.b + below)
 
@@ -141,7 +141,7 @@ def partners(batch, places: np.ndarray, cosines: np.ndarray, sentence: int = 0, 
     role[-k:], role[1:k + 1], role[0] = "farthest", "nearest", "itself"
     colours = {"itself": "#000000", "nearest": BLUE, "not chosen": "#c9cdd3", "farthest": ORANGE}
     colour, names = np.array([colours[name] for name in role]), [batch.label_names[label] for label in labels]
-    hover = [f"{r}, {html.escape(n)}, cosine {cosines[sentence, i]:.2f}<br>{wrapped(batch.texts[i])}"
+    hover = [f"{r}, {plain.figure(n)}, cosine {cosines[sentence, i]:.2f}<br>{wrapped(batch.texts[i])}"
              for i, r, n in zip(order, role, names, strict=True)]
     figure = _row({"the batch (symbol: label)": 0.28,
                    "cosine to the chosen sentence, and what its partners say": 0.6, "": 0.12}, 0.01)
@@ -212,7 +212,7 @@ def clouds(places: np.ndarray, groups: Sequence[str], texts: Sequence[str], titl
     for number, name in enumerate(sorted(names, key=list(looks).index) if looks else names):
         colour, symbol = looks[name] if looks else (PALETTE[number % len(PALETTE)], SYMBOLS[number % len(SYMBOLS)])
         x, y = places[groups == name].round(3).T
-        figure.add_scatter(x=x, y=y, mode="markers", name=short(str(name), 30), legendgroup=html.escape(str(name)),
+        figure.add_scatter(x=x, y=y, mode="markers", name=short(str(name), 30), legendgroup=str(name),
                            text=[wrapped(text) for text in texts[groups == name]],
                            marker=dict(color=colour, symbol=symbol, size=14 if symbol == "star" else 7, opacity=0.7),
                            hovertemplate="%{text}<extra>%{fullData.name}</extra>")

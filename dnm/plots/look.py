@@ -1,19 +1,20 @@
 """What pictures and tables share: colours (Okabe and Ito's, safe for the colour-blind) and how numbers are written."""
 
-import html
 import textwrap
 
 import numpy as np
 import plotly.graph_objects as go
 
 from dnm.methods import METHODS
+from dnm.plots import plain
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6914")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 _CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6}
 LAYOUT = dict(template="plotly_white", font=dict(size=14, family="Helvetica, Arial, sans-serif"),
-              paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60))
+              paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60),
+              hoverlabel_namelength=-1)
 
 
 def titled(figure: go.Figure, title: str | dict, height: int, width: int | None = None,
@@ -27,12 +28,12 @@ def titled(figure: go.Figure, title: str | dict, height: int, width: int | None 
 
 def short(text: str, width: int = 60) -> str:
     """A text for a figure: cut to ``width`` characters and escaped."""
-    return html.escape(text if len(text) <= width else text[:width - 1].rstrip() + "…")
+    return plain.figure(text if len(text) <= width else text[:width - 1].rstrip() + "…")
 
 
 def wrapped(text: str, width: int = 70, lines: int | None = None) -> str:
     """A text for a figure: escaped, in lines of ``width`` characters, cut where there are more than ``lines``."""
-    return "<br>".join(map(html.escape, textwrap.wrap(text, width, max_lines=lines, placeholder=" …")))
+    return "<br>".join(map(plain.figure, textwrap.wrap(plain.visible(text), width, max_lines=lines, placeholder=" …")))
 
 
 def style(method: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from dnm.plots.plain import visible
+
 _PARTS = {kind: Path(__file__).with_suffix(f".{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
 _NUMBER = r"[\W\d]*\d[\W\d]*(?: to [\W\d]*)?|–|all|not run|"  # and what stands in its place
 
@@ -20,7 +22,8 @@ def page(title: str, lead: str, sections: dict[str, tuple[str, str]], css: str =
 
     ``lead`` is HTML; ``sections``: the HTML of each with its name for the navigation, by its id.
     """
-    body = lead + "".join(f'<section id="{name}">{content}</section>' for name, (_, content) in sections.items())
+    body = "".join(f'<section id="{name}">{content}</section>' for name, (_, content) in sections.items())
+    body, title = visible(lead + body), visible(title)
     links = "".join(f'<a href="#{name}">{html.escape(shown)}</a>' for name, (shown, _) in sections.items())
     library = f"<script>{get_plotlyjs()}</script>" if "plotly-graph-div" in body else ""
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
@@ -38,7 +41,8 @@ def table_html(table, heading: str = ""):
             looks.append(dict(selector=f"th.col{i}, td.col{i}", props="text-align: right"))
         elif cells.str.len().max() > 45:  # sentences
             looks.append(dict(selector=f"td.col{i}", props="white-space: normal; min-width: 17em"))
-    return (table.style.hide(axis="index").format(escape="html", precision=1).set_caption(html.escape(heading))
+    return (table.style.hide(axis="index").format(escape="html", precision=1)
+            .format_index(escape="html", axis=1).set_caption(html.escape(heading))
             .set_table_styles(looks))
 
 

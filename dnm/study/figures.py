@@ -1,6 +1,5 @@
 """The paper's four figures, drawn from runs of our own. Taught in notebooks 04 and 06."""
 
-import html
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -8,7 +7,7 @@ import plotly.graph_objects as go
 from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data.datasets import dataset_of, limited
-from dnm.plots import charts, drawings
+from dnm.plots import charts, drawings, plain
 from dnm.plots.look import PALETTE
 from dnm.plots.page import save
 from dnm.runs.results import frame
@@ -67,5 +66,5 @@ def feature_map(config: RunConfig, store: RunStore, on_status=None, sentences: i
 
 
 def _about(config: RunConfig) -> str:
-    return html.escape(f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, profile {config.label}, "
-                       f"seed {config.seed}")
+    return plain.figure(f"{Path(config.dataset).stem}, n = {config.n_train}, {config.encoder}, profile {config.label}, "
+                        f"seed {config.seed}")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dnm.errors import DnmError, project_root
 from dnm.methods import METHODS
-from dnm.plots import charts
+from dnm.plots import charts, plain
 from dnm.plots.look import numbers
 from dnm.plots.page import figure_html, page, save, table_html
 from dnm.runs.results import frame, keep, load
@@ -125,7 +125,7 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     end = _not_run(rows)
     text = "\n".join([
         "# Ours beside the paper\n", f"{LEGEND}\n",
-        *(f"## {title}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
+        *(f"## {plain.markdown(title)}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
         *(["## The runs and the commands that repeat them\n", markdown(made)] if len(made) else [])])
     written = write_files(folder, {
         "paper.md": text, "paper.csv": _flat(rows).to_csv(index=False), "claims.csv": _flat(judged).to_csv(index=False),

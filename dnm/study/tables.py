@@ -9,7 +9,7 @@ import pandas as pd
 from dnm.data.datasets import Split
 from dnm.disk import write_atomically
 from dnm.methods import METHODS
-from dnm.plots import charts
+from dnm.plots import charts, plain
 from dnm.plots.look import by_title, numbers, standard_error
 from dnm.plots.page import save
 from dnm.runs.results import COMPARABLE
@@ -56,7 +56,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 def markdown(frame: pd.DataFrame) -> str:
     """A data frame as a Markdown table."""
     rows = [frame.columns, ["---"] * len(frame.columns), *frame.itertuples(index=False)]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join("| " + " | ".join(map(plain.markdown, row)) + " |\n" for row in rows)
 
 
 def mistakes(runs: pd.DataFrame, test: Split, rows: int = 10) -> pd.DataFrame:
@@ -78,7 +78,7 @@ def write_tables(runs: pd.DataFrame, folder: Path) -> list[Path]:
     """``results.csv`` (a row a method), ``runs.csv`` (a row a run) and ``results.md`` in ``folder``."""
     table, kept = summary(runs), runs.drop(columns=["dataset", "usual", "labels", "history", "predictions"])
     return write_files(folder, {"results.csv": table.to_csv(index=False), "runs.csv": kept.to_csv(index=False),
-                                "results.md": f"{caption(table)}\n\n{markdown(readable(table))}"})
+                                "results.md": f"{plain.markdown(caption(table))}\n\n{markdown(readable(table))}"})
 
 
 def write_files(folder: Path, files: dict[str, str]) -> list[Path]:
