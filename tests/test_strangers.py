@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 from dnm.classify.estimator import DNMClassifier
+from dnm.classify.stream import predict_file
 from dnm.cli import main
 from dnm.config import RunConfig
 from dnm.data.datasets import load_dataset
@@ -27,7 +28,7 @@ from dnm.encoders import build_encoder
 from dnm.errors import DnmError
 from dnm.notebook.batch import run_batch
 from dnm.plots import plain
-from dnm.runs.store import RunStore
+from dnm.runs.store import RunStore, load_files
 
 ROOT = Path(__file__).resolve().parents[1]
 NOUNS = ["tea", "bus", "sea", "hall", "loaf", "cup", "road", "lamp", "door", "tree"]
@@ -429,3 +430,14 @@ def test_deeply_nested_json_is_one_line(kept, tiny_models, tmp_path, tiny, depth
         from dnm.classify import saved
         (tmp_path / "model" / "config.json").write_text(deep)
         saved.taken(tmp_path / "model")
+    store, config = RunStore(tmp_path / "runs"), tiny()
+    store.folder.mkdir()
+    store.result_path(config).write_text(deep)
+    assert store.stored(config) is None
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert not load_files(store.folder)
+    pd.DataFrame({"text": ["the tea was fine", "the bus was poor"]}).to_csv(tmp_path / "new.csv")
+    for name in ("new.predicted.csv.part", "new.predicted.csv.part.json"):
+        (tmp_path / name).write_text(deep)
+    assert predict_file(DNMClassifier.load(kept), tmp_path / "new.csv", tmp_path / "new.predicted.csv")["before"] == 0
+
