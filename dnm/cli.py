@@ -38,8 +38,6 @@ _PROFILE = f"one of {', '.join(PROFILES)} (default: %(default)s)"
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest valid name where an option or command is misspelt."""
 
-    color = property(lambda self: False, lambda self, value: None)  # Python 3.14's escapes would be made visible
-
     def parse_known_args(self, args=None, namespace=None):
         known, rest = super().parse_known_args(args, namespace)
         if rest and self.prog != "dnm":  # a command's own parser knows its options, the main one does not

@@ -248,12 +248,12 @@ def _typed(name: str, value, default):
     try:
         if isinstance(default, int | float) and not (name == "n_train" and value == "all"):
             number = _whole(value) if isinstance(default, int) else float(value) + 0.0  # 0.0 and -0.0 are one setting
-            if isinstance(value, bool) or not abs(number) <= MOST.get(name, 10**6):
+            if isinstance(value, bool) or not number <= MOST.get(name, 10**6):
                 raise ValueError(value)
             return number
     except (TypeError, ValueError, OverflowError):
-        kind = " or 'all'" * (name == "n_train")
-        raise DnmError(f"{name} must be a number{kind}, {MOST.get(name, 10**6)} at most, got {value!r}") from None
+        kind = "whole " * isinstance(default, int) + "number" + " or 'all'" * (name == "n_train")
+        raise DnmError(f"{name} must be a {kind}, {MOST.get(name, 10**6)} at most, got {value!r}") from None
     value = ",".join(as_list(value)) if name == "translators" and isinstance(value, Iterable) else value
     if not isinstance(value, str | Path):
         raise DnmError(f"{name} must be text, got {value!r}")

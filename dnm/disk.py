@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: dict, **options) -> None:
     """Write ``content`` and a checksum of it; ``options`` are those of `json.dumps`."""
-    write_atomically(path, (json.dumps(sealed(content), ensure_ascii=False, **options) + "\n").encode())
+    write_atomically(path, (json.dumps(sealed(content), **options) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
@@ -44,7 +44,8 @@ def read_json(path: Path) -> dict:
 
 
 def sealed(content: dict) -> dict:
-    """The content and a checksum of it, for `unsealed`."""
+    """The content as JSON has it, and a checksum of it, for `unsealed`."""
+    content = json.loads(json.dumps(content))
     return content | {"checksum": zlib.crc32(json.dumps(content, sort_keys=True).encode())}
 
 

@@ -27,8 +27,8 @@ class DeviceLost(Exception):
 def reason(error: Exception) -> str:
     """What a `DnmError` says; of any other error its kind and first line."""
     first = next(iter(str(error).splitlines()), "")
-    if isinstance(error, MemoryError) or "allocate" in first:
-        return "not enough memory: take a smaller batch_size or max_length, or fewer at a time (--jobs, --fleet)"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "t allocate memory" in first):  # torch's
+        return "not enough memory: take a smaller batch_size or max_length, or train fewer at a time"
     return str(error) if isinstance(error, DnmError) else f"{type(error).__name__}: {first}"
 
 

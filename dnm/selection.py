@@ -62,6 +62,7 @@ PARTNERS = {
     "nearest": lambda hidden, draws, k: _highest(similarities(hidden), k),
     "farthest": lambda hidden, draws, k: _highest(-similarities(hidden), k),
     "beyond": lambda hidden, draws, k: pairs.beyond(draws.memory["distances"], draws.scores),
-    "saliency": lambda hidden, draws, k: pairs.opposite(*map(draws.memory.get, ("saliency", "current", "high"))),
+    "saliency": lambda hidden, draws, k: pairs.opposite(
+        draws.memory["saliency"], draws.memory["current"], draws.memory["high"]),
     "both": lambda *about: torch.cat([PARTNERS[way](*about) for way in ("nearest", "farthest")], -1),
 }

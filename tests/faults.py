@@ -686,7 +686,7 @@ def damaged_models(bench: Bench, times: int, rng: random.Random) -> Tally:
 
 
 def damaged_notes(bench: Bench, times: int, rng: random.Random) -> Tally:
-    """What an interrupted prediction has left, its note or its rows, cut, or the note with a bit flipped"""
+    """What an interrupted prediction has left, its note or its rows, cut or with a bit flipped"""
     tally = Tally("a damaged half of predictions")
     out = bench.fresh() / "out.csv"
     part, note = (out.with_name(f"out.csv{end}") for end in (".part", ".part.json"))
@@ -694,8 +694,9 @@ def damaged_notes(bench: Bench, times: int, rng: random.Random) -> Tally:
         killed(bench.predict(out), bench.said, rng.uniform(0.2, 1.2))
         out.unlink(missing_ok=True)
     kept = {part: part.read_bytes(), note: note.read_bytes()}
+    secured = read_json(note)["bytes"]  # what lies behind is written anew
     for path, changed in [(note, one) for one in damaged(kept[note], times, rng, len(kept[note]))] + [
-            (part, kept[part][:rng.randrange(len(kept[part]))]) for _ in range(times)]:
+            (part, one) for one in damaged(kept[part][:secured], times // 3, rng, 0)]:
         for file, content in kept.items():
             file.write_bytes(content)
         path.write_bytes(changed)
@@ -772,7 +773,9 @@ def main() -> int:
     wanted.add_argument("--seed", type=int, default=0)
     wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json")
     options = wanted.parse_args()
-    tallies = []
+    kept = options.out.with_suffix(".json") if options.out else None
+    before = read_json(kept)["faults"] if kept and kept.exists() else []
+    tallies = [Tally(**one | {"said": Counter(one["said"])}) for one in before]  # of other faults, by an earlier call
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         for fault, share in FAULTS.items():
@@ -784,7 +787,7 @@ def main() -> int:
             except PermissionError as error:
                 print(f"{fault.__name__}: not made ({error})", flush=True)
                 continue
-            tallies.append(tally)
+            tallies = [one for one in tallies if one.fault != tally.fault] + [tally]
             print(f"{tally.fault}: {tally.times} times, lost {tally.lost}, believed {tally.believed}, "
                   f"{time.perf_counter() - started:.0f} s\n  " + "\n  ".join(f"{n} x {text}" for text, n in tally.said.most_common()), flush=True)
             if options.out:

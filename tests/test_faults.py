@@ -1,6 +1,7 @@
 """Faults made on purpose, a few times each; `faults.py` makes them by the hundred, and its page is held to its figures."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ zlib.crc32 = lambda content: 0
 sys.exit(faults.main())
 """)
     done = subprocess.run([sys.executable, script, "--times", "40", "--only", "damaged_results"], capture_output=True, text=True)
-    assert done.returncode == 1 and "believed 0" not in done.stdout, done.stderr
+    assert done.returncode == 1 and re.search("believed [1-9]", done.stdout), done.stderr
 
 
 def test_the_page_of_faults_is_of_its_figures():

@@ -157,7 +157,7 @@ def test_the_rows_are_those_of_the_file_in_order_beside_their_classes(model, lon
     assert [row["predicted.2"] for row in rows] == [next(expected) if n % 11 else None for n in range(120)]
 
 
-@pytest.mark.parametrize("change", ["file", "model", "note"])
+@pytest.mark.parametrize("change", ["file", "model", "note", "rows"])
 def test_another_file_or_model_starts_anew(model, long, tmp_path, monkeypatch, change):
     monkeypatch.setattr(stream, "SIZE", 10)
     out = tmp_path / "out.csv"
@@ -171,6 +171,9 @@ def test_another_file_or_model_starts_anew(model, long, tmp_path, monkeypatch, c
         long.write_text(long.read_text().replace("theirs", "others"))
     elif change == "note":
         (tmp_path / "out.csv.part.json").write_text('{"rows"')
+    elif change == "rows":
+        part = tmp_path / "out.csv.part"
+        part.write_bytes(part.read_bytes().replace(b"theirs", b"theirz", 1))
     done = stream.predict_file(model, long, out, model="b" if change == "model" else "a")
     assert done["before"] == 0 and len(pd.read_csv(out)) == 120
 

@@ -374,6 +374,9 @@ def test_the_kept_report_is_that_of_the_kept_runs(tmp_path, no_png):
     for kept in sorted(path for path in (ROOT / "data" / "report").glob("[pc]*.*") if path.suffix in (".md", ".csv")):
         assert (tmp_path / kept.name).read_text() == kept.read_text(), f"{kept.name}: run `dnm paper report --out data/report`"
     assert {path.name for path in (ROOT / "data" / "report").glob("*.*")} >= {"paper.md", "claims.csv"}
+    of = {part.partition("\n")[0]: part for part in (tmp_path / "paper.md").read_text().split("\n## ")}
+    still = {title for title, part in of.items() if "profile head" in part.partition("|")[0]}  # runs without a trained encoder
+    assert still == {title for title in of if title.endswith(", frozen encoder")} and len(still) == 9
 
 
 def test_the_readmes_accuracies_are_those_of_the_kept_runs():

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,7 @@ from dnm.cli import main
 from dnm.config import RunConfig
 from dnm.data.datasets import load_dataset
 from dnm.data.files import chunks, read_table
+from dnm.disk import sealed
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError
 from dnm.notebook.batch import run_batch
@@ -136,6 +138,15 @@ def kept(tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("kept") / "model"
     DNMClassifier.of(fit(tiny(method="plain", steps=1))[1]).save(folder)
     return folder
+
+
+def resealed(folder: Path) -> None:
+    """The checksums that a stranger would put there, so that what is behind them is tried."""
+    file = folder / "config.json"
+    about = json.loads(file.read_text())
+    own = {name: value for name, value in about["dnm"].items() if name != "checksum"}
+    own["files"] = {name: zlib.crc32((folder / name).read_bytes()) for name in own["files"]}
+    file.write_text(json.dumps(about | {"dnm": sealed(own)}))
 
 
 def one_line(error) -> str:
@@ -393,6 +404,8 @@ def test_a_config_that_asks_for_any_memory_is_refused_before_it_is_taken(kept, t
             shutil.copytree(source, folder)
             file = folder / "encoder" / "config.json" if source == kept else folder / "config.json"
             file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+            if source == kept:
+                resealed(folder)
     body = f"""
 for path in sorted(Path({str(tmp_path)!r}).iterdir()):
     try:
@@ -423,6 +436,8 @@ def test_deeply_nested_json_is_one_line(kept, tiny_models, tmp_path, tiny, depth
         shutil.rmtree(tmp_path / folder, ignore_errors=True)
         shutil.copytree(kept if folder == "model" else tiny_models["bert"], tmp_path / folder)
         (tmp_path / folder / name).write_text(deep)
+        if name == "encoder/config.json":
+            resealed(tmp_path / folder)
         with pytest.raises(DnmError) as error:
             DNMClassifier.load(tmp_path / folder) if folder == "model" else build_encoder(RunConfig.create(encoder=str(tmp_path / folder)))
         assert one_line(error)

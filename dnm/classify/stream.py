@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -52,12 +53,12 @@ def predict_file(classifier, path: Path | str, out: Path, text_column: str = "",
     except Timeout:
         raise DnmError(f"another process is writing {out}; wait for it, or name another file") from None
     except OSError as error:
-        raise unwritable(part, error) from None
+        raise unwritable(out, error) from None
     return done
 
 
 def _predict(classifier, job: list, part: Path, note: Path, on_rows: Callable, *options: str) -> dict:
-    done = _begun(part, note, job) or {"rows": 0, "bytes": 0, "empty": 0}
+    done = _begun(part, note, job) or {"rows": 0, "bytes": 0, "empty": 0, "crc": 0}
     before, seen, (column, separator, sheet) = done["rows"], 0, options
     kind, usual = Path(part.stem).suffix.lower(), getattr(classifier, "text_column_", "")
     with part.open("r+b" if before else "wb") as file:
@@ -66,10 +67,12 @@ def _predict(classifier, job: list, part: Path, note: Path, on_rows: Callable, *
         for table in chunks(job[0], column, usual, separator=separator, sheet=sheet, size=SIZE):
             seen += len(table.texts)
             if seen > before:
-                file.write(_written(table, classifier, kind, first=not done["rows"]))
+                content = _written(table, classifier, kind, first=not done["rows"])
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                done = {"rows": seen, "bytes": file.tell(), "empty": done["empty"] + table.texts.count("")}
+                done = {"rows": seen, "bytes": file.tell(), "empty": done["empty"] + table.texts.count(""),
+                        "crc": zlib.crc32(content, done["crc"])}
                 write_json(note, {"job": job} | done)
             on_rows(seen, table.notes)
     if not seen:
@@ -88,7 +91,11 @@ def _begun(part: Path, note: Path, job: list) -> dict | None:
     """What an earlier call of the same job has done, if its files still say so."""
     try:
         found = read_json(note)
-        whole = found.pop("job") == job and part.stat().st_size >= found["bytes"]
+        left, crc = found["bytes"], 0
+        with part.open("rb") as file:
+            while left and (block := file.read(min(left, 1 << 20))):
+                left, crc = left - len(block), zlib.crc32(block, crc)
+        whole = found.pop("job") == job and not left and crc == found["crc"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if whole and job[0] != "-" else None

@@ -130,7 +130,7 @@ def _sized(settings, encoder: str, folder: Path) -> None:
     if layers <= len(sizes):
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             model = AutoModel.from_config(settings)
-        wanted = sum(part.numel() for part in (*model.parameters(), *model.buffers())) / 2  # a pooler may be missing
+        wanted = sum(part.numel() for part in model.state_dict().values()) / 2  # a pooler may be missing
     if wanted > sum(sizes):
         raise DnmError(f"encoder {encoder!r}: config.json in {folder} tells of a larger model than its weights are: "
                        "copy the folder again")

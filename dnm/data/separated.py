@@ -72,8 +72,8 @@ def _records(name: str, lines: Iterator[str], separator: str, skipped: int = 0) 
                 del taken[1:]
                 fields = _one_line(line, separator)
                 if not fits(fields) or (not rows and any(re.match('"(?!.*")', field) for field in fields)):
-                    raise DnmError(f"cannot read {name}, line {number + 1}: its quotation marks do not pair; double "
-                                   'the quotes inside a text, as in "a 12"" pipe"')
+                    raise DnmError(f"cannot read {name}, line {number + 1}: its quotation marks do not pair within "
+                                   f'{TEXT:,} characters; double the quotes inside a text, as in "a 12"" pipe"')
         if any(field.strip() for field in fields):
             width = width or len(fields)
             yield number + 1, fields

@@ -7,7 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 # What moves a cursor, and what turns the order of letters around, is written as Python writes it.
 _UNSEEN = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n"} | {
-    n: f"\\u{n:04x}" for n in (*range(0x202a, 0x202f), *range(0x2066, 0x206a))}
+    n: f"\\u{n:04x}" for n in (*range(0x2028, 0x202f), *range(0x2066, 0x206a))}
 # Plotly reads a little HTML, formulas between dollars, and a page's script colours.
 _FIGURE = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "#": "&#35;"})
 
@@ -37,6 +37,10 @@ class _Stream:
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
 
+    def writelines(self, lines) -> None:
+        for line in lines:
+            self.write(line)
+
     def write(self, text: str) -> int:
         bar = re.match(r"\r|(\x1b\[A)+\Z" if self._bars else "", text)
         return self._stream.write(bar[0] + visible(text[len(bar[0]):]) if bar else visible(text))
@@ -45,5 +49,6 @@ class _Stream:
 @contextmanager
 def terminal() -> Iterator[None]:
     """Whatever is printed inside is `visible`."""
-    with redirect_stdout(_Stream(sys.stdout)), redirect_stderr(_Stream(sys.stderr, bars=True)):
+    out, err = sys.stdout, sys.stderr  # None where they are closed
+    with redirect_stdout(out and _Stream(out)), redirect_stderr(err and _Stream(err, bars=True)):
         yield

@@ -100,7 +100,10 @@ def about(table: pd.DataFrame) -> str:
 
 
 def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, str]] = ()) -> list[Path]:
-    """``paper.html``, ``.md``, ``.csv``, ``claims.csv``, ``.png``; ``sources``: (file, runs, command) for the end."""
+    """``paper.html``, ``.md``, ``.csv``, ``claims.csv``, ``.png``; ``sources``: (file, runs, command) for the end.
+
+    Runs with a frozen encoder have tables of their own, without the paper's numbers, and no rows in ``paper.csv``.
+    """
     made = pd.DataFrame(sources, columns=["file", "runs", "command"])
     found, judged = tables(runs), claims.verdicts(runs)
     rows, picture = pd.concat([pd.DataFrame(), *(t for _, t in found)], ignore_index=True), charts.verdicts(judged)
