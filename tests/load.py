@@ -23,7 +23,7 @@ from dnm import batches
 from dnm.classify.estimator import DNMClassifier
 from dnm.config import RunConfig
 from dnm.data.datasets import load_dataset
-from dnm.disk import write_json
+from dnm.disk import read_json, write_json
 from dnm.runs.plan import plan
 from dnm.runs.results import load
 from dnm.runs.scheduler import run_all
@@ -126,31 +126,44 @@ def table(rows: list[dict]) -> list[str]:
     return ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0]), *("| " + " | ".join(map(told, row.values())) + " |" for row in rows), ""]
 
 
+def page(found: dict) -> str:
+    """What was measured, as Markdown."""
+    parts = ["# Many runs, and predictions that should not move", "", f"`{found['command']}`, {found['machine']}.", ""]
+    if "store" in found:
+        parts += ["Seconds for a store of finished runs (a small CNN's, 100 test sentences each): to find them all finished, to plan, to read "
+                  "them, to write tables and figures.", "", *table(found["store"])]
+    if swept := found.get("sweep"):
+        parts += [f"A sweep of {swept['runs']} such runs of {1000 * swept['alone, seconds a run']:.0f} ms through two workers takes "
+                  f"{swept['two workers, seconds']:.0f} s, {swept['more than half of all alone']:+.0%} to half the time that they take one after the other.", ""]
+    if held := found.get("memory"):
+        parts += [f"A process that trains them holds {held[0]:.0f} MB after the first run, then "
+                  f"{', '.join(f'{value:.0f}' for value in held[1:])} MB after each fifth.", ""]
+    if "predictions" in found:
+        parts += ["The same model (MiniLM, DNM) and 500 sentences: the largest difference of a probability, and how many predictions are others.",
+                  "", *table(found["predictions"])]
+    return "\n".join(parts)
+
+
 def main() -> None:
     wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     wanted.add_argument("--counts", type=int, nargs="+", default=[2000, 20000], help="runs in a store")
     wanted.add_argument("--sweep", type=int, default=500, help="runs of a sweep")
-    wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json")
+    wanted.add_argument("--only", nargs="+", default=["predictions", "store", "memory", "sweep"], help="default: all")
+    wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json, and stay there for what is not measured anew")
     options = wanted.parse_args()
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        held, swept = memory(folder, options.sweep), sweep(folder, options.sweep)
-        kept, moved = store(folder, options.counts), predictions()
     cpu = next((line.split(": ")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "a CPU")
-    shown = f"python tests/load.py --counts {' '.join(map(str, options.counts))} --sweep {options.sweep}"
-    text = "\n".join([
-        "# Many runs, and predictions that should not move", "", f"`{shown}`, {os.cpu_count()} cores of an {cpu}.", "",
-        "Seconds for a store of finished runs (a small CNN's, 100 test sentences each): to find them all finished, to plan, to read them, to "
-        "write tables and figures.", "", *table(kept),
-        f"A sweep of {swept['runs']} such runs of {1000 * swept['alone, seconds a run']:.0f} ms through two workers takes "
-        f"{swept['two workers, seconds']:.0f} s, {swept['more than half of all alone']:+.0%} to half the time that they take one after the other. "
-        f"A process that trains them holds {held[0]:.0f} MB after the first run, then {', '.join(f'{value:.0f}' for value in held[1:])} MB after each fifth.", "",
-        "The same model (MiniLM, DNM) and 500 sentences: the largest difference of a probability, and how many predictions are others.", "", *table(moved)])
+    kept = options.out.with_suffix(".json") if options.out else Path()
+    found = (read_json(kept) if kept.is_file() else {}) | {
+        "command": f"python tests/load.py --counts {' '.join(map(str, options.counts))} --sweep {options.sweep}", "machine": f"{os.cpu_count()} cores of an {cpu}"}
+    for part in options.only:
+        with tempfile.TemporaryDirectory() as place:
+            found[part] = {"predictions": lambda folder: predictions(), "store": lambda folder: store(folder, options.counts),
+                           "memory": lambda folder: memory(folder, options.sweep), "sweep": lambda folder: sweep(folder, options.sweep)}[part](Path(place))
+    print(page(found))
     if options.out:
-        options.out.write_text(text, encoding="utf-8")
-        write_json(options.out.with_suffix(".json"), {"command": shown, "store": kept, "sweep": swept, "memory": held, "predictions": moved}, indent=1)
-    print(text)
+        options.out.write_text(page(found), encoding="utf-8")
+        write_json(kept, found, indent=1)
 
 
 if __name__ == "__main__":
