@@ -762,7 +762,8 @@ def page(tallies: list[Tally], shown: str) -> str:
     return "\n".join([
         "# Faults made on purpose", "", f"`{shown}`, on a small CNN and the built-in notes. *Lost* is finished work that was gone or "
         "changed after the fault and the same command; *believed* is something half-written or damaged that was taken for whole. "
-        "Numbers in messages stand as N, folders as `…`.", "", "| fault | times | lost | believed | what the user saw |",
+        "Numbers in messages stand as N, folders as `…`; of many messages the four commonest are shown. A data file has no checksum: *believed* "
+        "means there that other sentences were taken for the same file's.", "", "| fault | times | lost | believed | what the user saw |",
         "|---|---|---|---|---|", *rows, f"| **all** | **{total[0]:,}** | **{total[1]}** | **{total[2]}** | |", ""])
 
 
