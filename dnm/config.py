@@ -73,7 +73,7 @@ class RunConfig:
     device: str = "auto"  # cpu, cuda, or auto
     text_column: str = ""  # column of one's own file that holds the sentences, guessed if empty
     label_column: str = ""  # column that holds the classes, guessed if empty
-    word_vectors: str = ""  # text file of word vectors (GloVe's format) for cnn and lstm
+    word_vectors: str = ""  # of cnn and lstm: glove, or a text file in GloVe's format; else random
     synonyms: str = ""  # of eda, a file (a word, a tab, its synonyms a line) or wordnet; else neighbouring embeddings
     translators: str = ""  # of back-translation, two models, there and back: folders or Hub ids, a comma between
 
@@ -239,8 +239,8 @@ def _absolute(path: str, names: tuple[str, ...] = ("",)) -> str:
 
 
 # What a setting that names something on disk is, wherever one looks from.
-_PLACES = {"dataset": _dataset, "encoder": _encoder, "synonyms": lambda path: _absolute(path, ("", "wordnet")),
-           "word_vectors": _absolute, "translators": lambda names: ",".join(map(_encoder, as_list(names)))}
+_PLACES = {"dataset": _dataset, "encoder": _encoder, "translators": lambda ids: ",".join(map(_encoder, as_list(ids))),
+           **dict.fromkeys(("synonyms", "word_vectors"), lambda path: _absolute(path, ("", "wordnet", "glove")))}
 
 
 def _typed(name: str, value, default):

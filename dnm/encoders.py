@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from dnm.config import RunConfig
-from dnm.data import hub
-from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model, word_vectors
+from dnm.data import hub, vectors
+from dnm.data.pretrained import FLOAT32, NoWords, first_position, load_model
 from dnm.errors import DnmError, say_once
 from dnm.mixing import mix
 from dnm.packing import NOTHING, Layout
@@ -139,13 +139,13 @@ def build_encoder(config: RunConfig, folder: Path | None = None,
 
     For a saved model, ``folder`` holds its architecture and tokenizer and ``table`` ``[V, e]`` its word
     embeddings; the other weights are then loaded by the caller. CNN and LSTM take the packaged MiniLM's
-    WordPiece vocabulary, and random word vectors unless ``word_vectors`` names a text file of them (GloVe's format).
+    WordPiece vocabulary, and random word vectors unless ``word_vectors`` is ``glove`` or names a text file of them.
     """
     folder = folder or hub.model_folder("minilm" if config.from_scratch else config.encoder)
     tokenizer = Tokenizer(folder, config.max_length)
     if config.from_scratch:
         if table is None:
-            table = word_vectors(tokenizer.loaded.get_vocab(), tokenizer.size, config.word_vectors)
+            table = vectors.word_vectors(tokenizer.loaded.get_vocab(), tokenizer.size, config.word_vectors)
         words = Words(table)
         return (CNN if config.encoder == "cnn" else LSTM)(words, config.dropout), tokenizer
     digest = hub.weights_digest(folder) if table is None else ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnm.data import hub
+from dnm.data.pretrained import untried
 from dnm.errors import DnmError, mendable
 from dnm.packing import NOTHING
 
@@ -94,9 +95,9 @@ class Tokenizer:
 
 @lru_cache(maxsize=4)
 def _tokenizer(folder: Path, stamp: tuple):
-    from transformers import AutoTokenizer
+    with mendable(f"cannot load the tokenizer in {folder}: {{}}{untried()}"):
+        from transformers import AutoTokenizer
 
-    with mendable(f"cannot load the tokenizer in {folder}: {{}}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made up by the library
             raise DnmError(f"{folder} holds no tokenizer: put its files (tokenizer.json, vocab.txt, …) there")

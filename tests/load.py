@@ -1,10 +1,16 @@
 """A store with many runs, a sweep of many small ones, and how far predictions move when nothing should move them.
 
     python tests/load.py --out data/report/load.md     # some ten minutes on two cores, with nothing else on them
+
+With ``--other PYTHON``, the interpreter of an environment with other versions (such as the lowest that pyproject.toml
+admits), runs are trained under both, and what differs is told.
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -65,12 +71,15 @@ def store(folder: Path, counts: list[int]) -> list[dict]:
 
 
 def sweep(folder: Path, count: int) -> dict:
-    """Small runs through two workers, beside the time they take one after the other in one process, halved."""
+    """Small runs through two workers, beside half the time of all: one after the other in one process, and as each took here."""
     configs = runs(count)
     fit(configs[0])
     alone = seconds(lambda: [fit(config) for config in configs[:100]]) / 100
-    taken = seconds(lambda: run_all(configs, RunStore(folder / "two"), workers=2, on_status=silent))
-    found = {"runs": count, "alone, seconds a run": alone, "two workers, seconds": taken, "more than half of all alone": taken / (alone * count / 2) - 1}
+    place = RunStore(folder / "two")
+    taken = seconds(lambda: run_all(configs, place, workers=2, on_status=silent))
+    own = sum(place.stored(config)["seconds"] for config in configs)
+    found = {"runs": count, "alone, seconds a run": alone, "two workers, seconds": taken, "more than half of all alone": taken / (alone * count / 2) - 1,
+             "more than half of their own": taken / (own / 2) - 1}
     print(found, flush=True)
     return found
 
@@ -119,6 +128,35 @@ def predictions(count: int = 500) -> list[dict]:
     return rows
 
 
+TRAINED = """
+import json, sys, warnings
+from importlib.metadata import version
+warnings.simplefilter("ignore")
+from dnm.config import RunConfig
+from dnm.training import fit
+record = fit(RunConfig.create("quick", dataset="builtin", steps=50, eval_every=25, **json.loads(sys.argv[1])))[0]
+found = {name: record[name] for name in ("history", "test_predictions", "hash")}
+print(json.dumps(found | {"versions": {name: version(name) for name in ("torch", "transformers", "numpy", "scikit-learn")}}))
+"""
+
+
+def versions(other: str) -> dict:
+    """The same runs under this environment and another: largest differences of losses, accuracies; other predictions."""
+    rows, named = [], {}
+    for settings in [dict(encoder=encoder, precision=precision, method=method) for encoder, precision in
+                     (("minilm", "float32"), ("minilm", "bfloat16"), ("cnn", "float32")) for method in ("plain", "dnm")]:
+        here, there = (json.loads(subprocess.run([python, "-c", TRAINED, json.dumps(settings)], check=True, text=True, capture_output=True,
+                                                 cwd=Path(__file__).parents[1]).stdout) for python in (sys.executable, other))
+        assert here["hash"] == there["hash"]
+        named = {"here": here["versions"], "there": there["versions"]}
+        both = list(zip(here["history"], there["history"], strict=True))
+        moved = {name: max(abs(one[name] - two[name]) for one, two in both) for name in ("train_loss", "validation_loss", "test_accuracy")}
+        rows.append({**settings, "training loss": moved["train_loss"], "validation loss": moved["validation_loss"], "test accuracy, points": 100 * moved["test_accuracy"], "other predictions": sum(
+            one != two for one, two in zip(here["test_predictions"], there["test_predictions"], strict=True)), "of": len(here["test_predictions"])})
+        print(rows[-1], flush=True)
+    return {**named, "rows": rows}
+
+
 def table(rows: list[dict]) -> list[str]:
     def told(value) -> str:
         return f"{value:.1e}" if isinstance(value, float) and abs(value) < 0.01 and value else f"{value:,.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
@@ -140,6 +178,10 @@ def page(found: dict) -> str:
     if "predictions" in found:
         parts += ["The same model (MiniLM, DNM) and 500 sentences: the largest difference of a probability, and how many predictions are others.",
                   "", *table(found["predictions"])]
+    if compared := found.get("versions"):
+        told = [", ".join(f"{name} {version}" for name, version in compared[place].items()) for place in ("here", "there")]
+        parts += [f"The same runs (50 steps, built-in notes) under two sets of versions, {told[0]}, and {told[1]} (`--other`, the lowest that "
+                  "pyproject.toml admits): the largest differences, and how many predictions are others.", "", *table(compared["rows"])]
     return "\n".join(parts)
 
 
@@ -147,7 +189,8 @@ def main() -> None:
     wanted = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     wanted.add_argument("--counts", type=int, nargs="+", default=[2000, 20000], help="runs in a store")
     wanted.add_argument("--sweep", type=int, default=500, help="runs of a sweep")
-    wanted.add_argument("--only", nargs="+", default=["predictions", "store", "memory", "sweep"], help="default: all")
+    wanted.add_argument("--only", nargs="+", default=["predictions", "store", "memory", "sweep"], help="default: all but versions")
+    wanted.add_argument("--other", help="the Python of an environment with other versions, for the part `versions`")
     wanted.add_argument("--out", type=Path, help="a page (.md); the figures go beside it as .json, and stay there for what is not measured anew")
     options = wanted.parse_args()
     os.environ["BROWSER_PATH"] = "/bin/false"  # nobody looks at the pictures
@@ -156,10 +199,11 @@ def main() -> None:
     kept = options.out.with_suffix(".json") if options.out else Path()
     found = (read_json(kept) if kept.is_file() else {}) | {
         "command": f"python tests/load.py --counts {' '.join(map(str, options.counts))} --sweep {options.sweep}", "machine": f"{os.cpu_count()} cores of an {cpu}"}
-    for part in options.only:
+    for part in [*options.only, *(["versions"] if options.other else [])]:
         with tempfile.TemporaryDirectory() as place:
             found[part] = {"predictions": lambda folder: predictions(), "store": lambda folder: store(folder, options.counts),
-                           "memory": lambda folder: memory(folder, options.sweep), "sweep": lambda folder: sweep(folder, options.sweep)}[part](Path(place))
+                           "memory": lambda folder: memory(folder, options.sweep), "sweep": lambda folder: sweep(folder, options.sweep),
+                           "versions": lambda folder: versions(options.other)}[part](Path(place))
     print(page(found))
     if options.out:
         options.out.write_text(page(found), encoding="utf-8")

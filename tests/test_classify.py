@@ -523,7 +523,8 @@ NOT_FOR_TEXT = {
 def test_every_check_of_scikit_learns_is_run_or_known_not_to_apply():
     listed = [*WITHOUT_DATA, *WITH_ROWS, *(check for checks in NOT_FOR_TEXT.values() for check in checks)]
     known = {estimator_checks._check_name(check).removeprefix("check_") for check in estimator_checks._yield_all_checks(Spoken(), legacy=True)}
-    assert known == set(listed) - {"estimator_cloneable"} and len(listed) == len(set(listed))
+    others = set(listed) - known  # of other versions of scikit-learn
+    assert known <= set(listed) and others <= {"array_api_input", "estimator_cloneable", "estimator_sparse_tag"} and len(listed) == len(set(listed))
 
 
 @pytest.mark.parametrize("check", WITHOUT_DATA)

@@ -1,11 +1,13 @@
 """Packed rows, word-level mixing and the trained word table, against the unmodified `transformers` models."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModel
 
 from dnm.config import RunConfig
+from dnm.data import hub
 from dnm.data.hub import minilm_folder
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError
@@ -178,6 +180,33 @@ def test_word_vectors_from_a_text_file(tmp_path):
     file.write_text("slow 1 2 3\nbread 4 5\n")
     with pytest.raises(DnmError, match="line 2"):
         encoder_of("cnn", pooling="own", word_vectors=str(file))
+
+
+def test_word_vectors_of_the_packaged_glove_are_those_of_its_file(tmp_path, monkeypatch):
+    """Read against a file as Stanford hands them out; words that the tokenizer does not know are left out."""
+    words = ["the", "zzzzqq", "bread", "slow"]
+    vectors = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32)
+    folder = tmp_path / "made_up_glove" / "data"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise SystemExit('imported')")
+    names = list(hub.GLOVE_SHA256)
+    np.save(folder / names[0], vectors)
+    pd.DataFrame({"index": words}).to_parquet(folder / names[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(hub, "GLOVE_PACKAGE", "made_up_glove")
+    with pytest.raises(DnmError, match=r"wrong checksum of .*glove_6B_50d_emb.npy: expected 2d85b9db2ad8…"):
+        encoder_of("cnn", pooling="own", word_vectors="glove")
+    monkeypatch.setattr(hub, "GLOVE_SHA256", {name: hub.file_sha256(folder / name) for name in names})
+    (file := tmp_path / "glove.txt").write_text("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, vectors, strict=True)))
+    tables = []
+    for given in ("glove", str(file)):
+        torch.manual_seed(0)
+        tables.append(encoder_of("lstm", pooling="own", word_vectors=given)[0].words.table)
+    torch.testing.assert_close(*tables, rtol=0, atol=0)
+    assert len(hub.identity("cnn", "glove")) == 16 and hub.identity("cnn", "glove") != hub.identity("cnn", str(file))
+    monkeypatch.setattr(hub, "GLOVE_PACKAGE", "no_such_glove")
+    with pytest.raises(DnmError, match="GloVe is not installed: run `pip install no-such-glove`"):
+        encoder_of("cnn", pooling="own", word_vectors="glove")
 
 
 def test_bfloat16_is_used_by_the_transformer_alone_and_stays_close():

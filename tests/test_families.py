@@ -1,7 +1,10 @@
 """Encoders of many families, tiny and random, against the unmodified `transformers` models; folders that do not fit together."""
 
 import contextlib
+import functools
 import json
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -16,8 +19,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 import dnm
 from dnm import encoders, training
 from dnm.config import RunConfig
+from dnm.data import pretrained
 from dnm.data.hub import minilm_folder
-from dnm.data.pretrained import PACKED
+from dnm.data.pretrained import PACKED, TRIED
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError
 from dnm.mixing import mix
@@ -248,6 +252,42 @@ def test_a_slower_encoder_is_said_once_a_process(tmp_path):
 def test_what_is_no_encoder_of_words_is_refused_with_the_reason(name, settings, why, tmp_path):
     folder = saved(tmp_path / name, name, **settings)
     with pytest.raises(DnmError, match=why):
+        encoder_of(folder)
+
+
+# ---------------------------------------------------------------- another `transformers`
+
+def fails(*_, **__):
+    raise TypeError("from_pretrained() got an unexpected keyword argument")
+
+
+@pytest.mark.parametrize("breaks, why", [
+    (lambda patch: patch.setattr(hf.AutoModel, "from_pretrained", fails), "cannot load encoder"),
+    (lambda patch: patch.setattr(hf.AutoTokenizer, "from_pretrained", fails), "cannot load the tokenizer"),
+    (lambda patch: patch.setitem(sys.modules, "transformers", types.ModuleType("transformers")), "cannot import name"),
+    (lambda patch: patch.setattr(hf.BertModel, "forward", functools.wraps(hf.BertModel.forward)(fails)), "gives no hidden states"),
+])
+def test_a_newer_transformers_that_fails_names_the_version_that_was_tried(breaks, why, tmp_path, monkeypatch):
+    folder = saved(tmp_path / "bert", hidden_size=32)
+    for newer in ("5.23.0", "99.1.0rc1"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrained, "version", lambda _, newer=newer: newer)
+            breaks(patch)
+            with pytest.raises(DnmError, match=why) as told:
+                encoder_of(folder)
+        assert "\n" not in str(told.value)
+        said = f"transformers {newer} is newer than {TRIED}, with which the study was tried: pip install transformers=={TRIED}"
+        assert (said in str(told.value)) == (newer != "5.23.0")
+
+
+def test_an_encoder_whose_packed_sentences_see_one_another_is_refused(tmp_path, monkeypatch):
+    """As where a version of `transformers` took a full attention mask no more, but did not say so."""
+    folder, forward = saved(tmp_path / "bert", hidden_size=32), hf.BertModel.forward
+    encoder_of(folder)
+    pretrained.load_model.cache_clear()
+    monkeypatch.setattr(hf.BertModel, "forward", lambda self, input_ids=None, attention_mask=None, position_ids=None, inputs_embeds=None:
+                        forward(self, input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds))
+    with pytest.raises(DnmError, match="'bert' model whose sentences see one another in a row"):
         encoder_of(folder)
 
 

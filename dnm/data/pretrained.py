@@ -1,4 +1,4 @@
-"""A pre-trained encoder as its folder holds it, checked against what the trainer needs of it; word vectors.
+"""A pre-trained encoder as its folder holds it, checked against what the trainer needs of it.
 
 Whatever would silently be another model than the folder's, or could not be trained as the study trains, is refused.
 Taught in notebook 04.
@@ -7,8 +7,10 @@ Taught in notebook 04.
 import inspect
 import logging
 import math
+import re
 from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -22,8 +24,8 @@ PACKED = ("bert", "electra", "ernie", "roberta", "xlm-roberta", "camembert")
 FLOAT32 = ("deberta",)  # families whose own code fails in bfloat16
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "hidden_dropout",
              "embedding_dropout", "mlp_dropout")  # what the families call it
-WORD_SIZE = 300  # of random word vectors
 _INSTEAD = "take an encoder, such as BERT, RoBERTa or DeBERTa"
+TRIED = "5.23.0"  # the version of `transformers` that constraints.txt pins
 
 
 @lru_cache(maxsize=1)
@@ -32,12 +34,12 @@ def load_model(encoder: str, max_length: int, dropout: float, folder: Path, dige
 
     ``digest`` names its weights; without one the model is made without them, for the caller to load.
     """
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging as transformers_logging
+    with mendable(f"cannot load encoder {encoder!r} from {folder}: {{}}{untried()}"):
+        from transformers import AutoConfig, AutoModel
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    with mendable(f"cannot load encoder {encoder!r} from {folder}: {{}}"):
+        transformers_logging.disable_progress_bar()
+        logging.getLogger("transformers").setLevel(logging.ERROR)
         settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if settings.is_encoder_decoder:
             raise DnmError(f"encoder {encoder!r} is a {settings.model_type!r} model, encoder and decoder; {_INSTEAD}")
@@ -57,8 +59,17 @@ def load_model(encoder: str, max_length: int, dropout: float, folder: Path, dige
     room = (getattr(settings, "max_position_embeddings", None) or 0) - first_position(model)
     if 0 < room < max_length:  # XLNet says -1: any length
         raise DnmError(f"max_length={max_length} is more than encoder {encoder!r} can read ({room})")
-    with mendable(f"encoder {encoder!r} ({settings.model_type!r}) gives no hidden states of a plain sentence: {{}}"):
+    with mendable(f"encoder {encoder!r} ({settings.model_type!r}) gives no hidden states of a plain sentence: {{}}"
+                  f"{untried()}"):
         return model, way(model.eval(), encoder)
+
+
+def untried() -> str:
+    """What to add where `transformers` fails: of a version newer than the pinned one, how to get that."""
+    have = version("transformers")
+    numbers, tried = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (have, TRIED))
+    return "" if numbers <= tried else (f"; transformers {have} is newer than {TRIED}, with which the study was tried: "
+                                        f"pip install transformers=={TRIED}")
 
 
 def first_position(model: nn.Module) -> int:
@@ -108,6 +119,13 @@ def way(model: nn.Module, encoder: str = "") -> str:
     if torch.equal(states(input_ids=other[None])[0, 0], alone[0][0]):
         raise DnmError(f"{kind} that reads forwards only, as a decoder does: its first word knows no other; {_INSTEAD}")
     if model.config.model_type in PACKED:
+        places = [torch.arange(len(one)) for one in sentences]
+        owner, position = torch.arange(2).repeat_interleave(torch.tensor([*map(len, places)])), torch.cat(places)
+        mask = torch.where(owner == owner[:, None], 0.0, torch.finfo(torch.float32).min)[None, None]
+        row = states(inputs_embeds=table[torch.cat(sentences)][None], attention_mask=mask,
+                     position_ids=position[None] + first_position(model))[0]
+        if not alike(row[owner == i] for i in range(2)):
+            raise DnmError(f"{kind} whose sentences see one another in a row: their states would be wrong{untried()}")
         return "packed"
     if "attention_mask" in takes:
         rows = pad_sequence([table[one] for one in sentences], batch_first=True)
@@ -146,26 +164,3 @@ def _complete(model: nn.Module, encoder: str, missing: set[str], unexpected: set
     if lost := sorted(name for name in bare if name.split(".")[0] in parts and name.endswith((".weight", ".bias"))):
         raise DnmError(f"encoder {encoder!r}: no place for its weights {lost[0]} and {len(lost) - 1} more in the model "
                        "that `transformers` makes, which has no such relative positions: it would be another model")
-
-
-def word_vectors(known: dict[str, int], size: int, path: str) -> Tensor:
-    """Vectors ``[size, e]`` of ``known`` words: small and random, those of the file's words where one is given."""
-    if not path:
-        return torch.randn(size, WORD_SIZE).mul_(0.1)
-    table, number = None, 0
-    try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 (told in the error)
-                if table is None:
-                    table = torch.randn(size, line.rstrip().count(" ")).mul_(0.1)
-                word, *values = line.rstrip().rsplit(" ", table.shape[1])  # a few words of the large files hold blanks
-                if len(values) < table.shape[1]:
-                    raise ValueError(f"{len(values)} numbers instead of {table.shape[1]}")
-                if word in known:
-                    table[known[word]] = torch.tensor([float(value) for value in values])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DnmError(f"cannot read word vectors {path}, line {number}: {error}; expected lines of a word and "
-                       "the same count of numbers, separated by blanks") from None
-    if table is None:
-        raise DnmError(f"{path} holds no word vectors")
-    return table

@@ -1,6 +1,7 @@
 """Pictures of results. Those of runs take a frame of `dnm.runs.results`; a mean stands with its standard error."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,67 @@ def verdicts(table) -> go.Figure:
                "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
     title = dict(text=heading, y=1, yref="container", yanchor="top", pad=dict(t=24))
     return titled(figure, title, 250 + 32 * len(parts), legend=1.0, l=340, t=155, b=60)
+
+
+def by_labels(rows) -> go.Figure | None:
+    """Accuracy over the number of labelled sentences, a panel a data set, of the systems of `dnm.study.beside` frames.
+
+    Ours with their standard errors, the paper's thin and open; None where no data set has two sizes.
+    """
+    rows = rows[(rows.runs > 0) & (rows.design == "systems") & ~rows.encoder.isin(["", "cnn", "lstm"])]
+    several = rows.groupby("dataset", sort=False).n_train.nunique()
+    if not len(data := list(several[several > 1].index)):
+        return None
+    figure = _panels([*map(short, data)], "accuracy (%)")
+    for place, name in enumerate(data):
+        for title, mine in by_title(rows[rows.dataset == name]):
+            (colour, dash), where = style(mine.method.iloc[0]), dict(row=place // 2 + 1, col=place % 2 + 1)
+            for who, values, error in (("ours", mine.ours, mine.error), ("paper", mine.paper, mine.paper_error)):
+                ours = who == "ours"
+                figure.add_scatter(
+                    x=mine.n_train, y=values, name=plain.figure(title), legendgroup=title, mode="lines+markers",
+                    showlegend=ours and title not in {trace.name for trace in figure.data}, opacity=1 if ours else 0.5,
+                    line=dict(color=colour, dash=dash, width=2.5 if ours else 1), marker=dict(
+                        size=8, symbol="circle" if ours else "diamond-open"), error_y=dict(array=error, visible=ours),
+                    hovertemplate="n = %{x}: %{y:.1f}%<extra>" + f"{plain.figure(title)}, {who}</extra>", **where)
+    heading = "Accuracy by number of labels<br><sub>thick: ours ± standard error; thin, open: the paper's</sub>"
+    return titled(figure, heading, 200 + 340 * -(-len(data) // 2), legend=-0.1, t=110)
+
+
+def gains(table) -> go.Figure | None:
+    """What one system is ahead of another by number of labels, for `dnm.study.claims.by_size`; a panel a comparison.
+
+    The mean over the data sets with its 95% interval, each data set's mean, the paper's; None where only one has sizes.
+    """
+    table = table[table.verdict != "not run"].assign(pair=table.part.str.replace(r" \(n = .*", "", regex=True))
+    several = table.groupby("pair", sort=False).n_train.nunique()
+    if not len(pairs := list(several[several > 1].index)):
+        return None
+    figure = _panels([wrapped(pair, 46) for pair in pairs], "difference, points")
+    for place, pair in enumerate(pairs):
+        mine, where = table[table.pair == pair], dict(row=place // 2 + 1, col=place % 2 + 1)
+        ours = pd.DataFrame(map(vars, mine.ours))
+        looks = {"paper": (mine.paper, PALETTE[6], "diamond", {})} | {
+            name: (values, "#767676", f"{symbol}-open", {}) for (name, values), symbol in zip(
+                pd.DataFrame([*mine.each]).rename(columns=short).items(), cycle(SYMBOLS), strict=False)}
+        looks["ours, over the data sets"] = (ours["mean"], PALETTE[0], "circle", dict(error_y=dict(
+            array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2)))
+        for name, (values, colour, symbol, bars) in looks.items():
+            figure.add_scatter(x=mine.n_train, y=values, name=name, legendgroup=name, mode="markers", **bars, **where,
+                               showlegend=name not in {trace.name for trace in figure.data},
+                               marker=dict(color=colour, symbol=symbol, size=8 + 3 * bool(bars)),
+                               hovertemplate="n = %{x}: %{y:+.1f} points<extra>%{fullData.name}</extra>")
+    heading = "What is ahead, by number of labels<br><sub>above the line: the first named; bars: 95% intervals</sub>"
+    return titled(figure.add_hline(y=0, **_RULE), heading, 200 + 300 * -(-len(pairs) // 2), legend=-0.08, t=110)
+
+
+def _panels(titles: list[str], y_title: str) -> go.Figure:
+    """Two panels a row, over the numbers of labelled sentences."""
+    rows = -(-len(titles) // 2)
+    figure = make_subplots(rows, 2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / rows)
+    figure.update_yaxes(title_text=y_title)
+    return figure.update_xaxes(title_text="labelled sentences", type="category", categoryorder="array",
+                               categoryarray=["50", "200", "500", "1000", "2000", "all"])
 
 
 def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:

@@ -42,10 +42,11 @@ def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(n_train=runs.n_train.astype(str)).drop_duplicates(["dataset", "setting", "method", "seed"])
 
 
-def fullest(runs: pd.DataFrame) -> tuple[tuple, pd.DataFrame]:
-    """The pre-trained encoder's setting (of `SETTING`) that has most of the `comparable_runs`, and its runs."""
+def fullest(runs: pd.DataFrame, n_train: str) -> tuple[tuple, pd.DataFrame]:
+    """The pre-trained encoder's setting (of `SETTING`) that has most `comparable_runs` of a size, and all its runs."""
     runs = runs[~runs.encoder.isin(FROM_SCRATCH)]
-    setting = runs.groupby(SETTING).size().idxmax() if len(runs) else ()
+    counts = runs[runs.n_train == n_train].groupby(SETTING).size()
+    setting = counts.idxmax() if len(counts) else ()
     return setting, runs.loc[[row == setting for row in runs[SETTING].itertuples(index=False, name=None)]]
 
 

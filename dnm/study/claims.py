@@ -6,10 +6,10 @@ import pandas as pd
 from dnm.methods import METHODS
 from dnm.plots.look import numbers
 from dnm.study.beside import comparable_runs, fullest
-from dnm.study.experiments import SCRATCH, place, published
+from dnm.study.experiments import SCRATCH, SIZES, place, published
 from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
 
-SIGNIFICANT = 0.05
+SIGNIFICANT, SMALL = 0.05, "50"  # the size that most claims are about
 Terms = tuple[tuple[int, tuple[str, str]], ...]  # signs, each with a method and a number of training sentences
 
 
@@ -19,7 +19,7 @@ WORDS = {name: row.title for name, row in METHODS.items()} | {
     "dnm-no-dnm": "DNM, linear mixing", "dnm-fiw": "DNM, input weights fixed", "dnm-fow": "DNM, label weights fixed"}
 
 
-def _beats(better: str, *worse: str, n: str = "50") -> dict[str, Terms]:
+def _beats(better: str, *worse: str, n: str = SMALL) -> dict[str, Terms]:
     return {f"{WORDS[better]} > {WORDS[other]} (n = {n})": ((1, (better, n)), (-1, (other, n))) for other in worse}
 
 
@@ -46,28 +46,45 @@ CLAIMS: dict[str, dict[str, Terms]] = {
 }
 
 
-def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each part of each claim, from the runs of the pre-trained encoder's setting that has the most of them.
+def _of_size(n: str) -> dict[str, dict[str, Terms]]:
+    """The claims that speak of one size, said of another than the paper's 50."""
+    if n == SMALL:
+        return CLAIMS
+    return {claim: kept for claim, parts in CLAIMS.items() if (kept := {
+        part.replace(f"n = {SMALL}", f"n = {n}"): tuple((sign, (who, n)) for sign, (who, _) in terms)
+        for part, terms in parts.items() if {of for _, (_, of) in terms} == {SMALL}})}
+
+
+def by_size(runs: pd.DataFrame) -> pd.DataFrame:
+    """The `verdicts` of every size of the paper's, those of other sizes than 50 without what is not run."""
+    tables = (verdicts(runs, n) for n in SIZES)
+    return pd.concat([table[(table.verdict != "not run") | (table.n_train == SMALL)] for table in tables],
+                     ignore_index=True)
+
+
+def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
+    """A row for each part of each claim of ``n`` labels, from the pre-trained encoder's setting with most such runs.
 
     Differences are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts.
     ``paper`` is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if
-    none). What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
+    none); ``each`` has our means by data set. What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
     """
     runs = runs.assign(method=runs.method.where(runs.usual.astype(bool), runs.title), usual=True)  # known by title
     runs = runs[runs.method.isin({who for parts in CLAIMS.values() for part in parts.values() for _, (who, _) in part})]
     runs, theirs = comparable_runs(runs), published()[published().encoder != SCRATCH]
-    setting, runs = fullest(runs)
+    setting, runs = fullest(runs, n)
     ours = by_seed(runs, "method", "n_train", rows=("dataset", "seed"))
     theirs = by_seed(theirs, "method", "n_train", rows=("dataset",)).sort_index(key=lambda names: names.map(place))
     rows = []
-    for claim, part, terms in ((claim, *part) for claim, parts in CLAIMS.items() for part in parts.items()):
+    for claim, part, terms in ((claim, *part) for claim, parts in _of_size(n).items() for part in parts.items()):
         gaps, known = paired(ours, *terms), paired(theirs, *terms)
         found = {data: mine.to_numpy() for data, mine in gaps.groupby(level=0)} if len(gaps) else {}
         most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
         found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}
         shared = known[known.index.isin(found)]
         rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()), "paper":
-                     (shared if len(shared) else known).mean(), "seeds": min(map(len, found.values()), default=0)})
+                     (shared if len(shared) else known).mean(), "seeds": min(map(len, found.values()), default=0),
+                     "each": {data: values.mean() for data, values in found.items()}})
     table = pd.DataFrame(rows)
     ours = pd.DataFrame(map(vars, table.ours))
     table["p"], told = holm(ours.p), np.where(ours["mean"] > 0, "holds", "does not hold")
@@ -75,7 +92,7 @@ def verdicts(runs: pd.DataFrame) -> pd.DataFrame:
     table["claim_verdict"] = table.groupby("claim").verdict.transform(_together)
     tests = table.p.notna().sum()
     table["seeds_needed"] = [seeds_needed(d.mean, d.spread, d.groups, tests) for d in table.ours]
-    return table.assign(setting=", ".join(map(str, (*setting[:1], *setting[2:]))))
+    return table.assign(n_train=n, setting=", ".join(map(str, (*setting[:1], *setting[2:]))))
 
 
 def _together(parts: pd.Series) -> str:

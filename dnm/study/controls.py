@@ -21,7 +21,7 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     averaged over the data sets that both have; the correction is over the whole table.
     """
     runs = comparable_runs(runs)
-    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(SYSTEMS)])
+    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(SYSTEMS)], n_train)
     if not len(runs):
         return pd.DataFrame()
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []

@@ -18,7 +18,7 @@ from dnm.runs.results import frame, keep, load
 from dnm.runs.store import RunStore, load_files, records_in
 from dnm.study import claims, controls
 from dnm.study.beside import beside, comparable_runs, frozen
-from dnm.study.experiments import DESIGNS, NAMES, experiment, place, published, size, table_rows
+from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, place, published, size, table_rows
 from dnm.study.statistics import Difference, holm
 from dnm.study.tables import markdown, write_files
 
@@ -105,18 +105,23 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     Runs with a frozen encoder have tables of their own, without the paper's numbers, and no rows in ``paper.csv``.
     """
     made = pd.DataFrame(sources, columns=["file", "runs", "command"])
-    found, judged = tables(runs), claims.verdicts(runs)
-    rows, picture = pd.concat([pd.DataFrame(), *(t for _, t in found)], ignore_index=True), charts.verdicts(judged)
-    setting = f"Setting: {judged.setting.iloc[0]}. {CLAIMS_LEGEND}"
-    parts = [("The paper's claims", setting, claims.readable(judged), picture)]
+    found, judged = tables(runs), claims.by_size(runs)
+    rows, parts = pd.concat([pd.DataFrame(), *(t for _, t in found)], ignore_index=True), []
+    for n, mine in sorted(judged.groupby("n_train"), key=lambda group: (group[0] != claims.SMALL, size(group[0]))):
+        title = "The paper's claims" if n == claims.SMALL else f"The claims with n = {n}"
+        text = f"Setting: {mine.setting.iloc[0]}." + f" {CLAIMS_LEGEND}" * (not parts)
+        parts.append((title, text, claims.readable(mine), charts.verdicts(mine)))
+    picture = parts[0][-1]
     if found and len(glance := overview(rows)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
-        parts.append(("The systems at a glance", text, glance, None))
-    if len(every := controls.beside_controls(runs)):
-        text = (f"Every system with 50 labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
-                "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
-                "table.")
-        parts.append(("Is it the mixing?", text, controls.readable(every), None))
+        parts.append(("The systems at a glance", text, glance, charts.by_labels(rows)))
+    for n in SIZES:
+        if len(every := controls.beside_controls(runs, n)) > 1:
+            text = (f"Every system with n = {n} labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
+                    "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
+                    "table.")
+            title = "Is it the mixing?" if n == claims.SMALL else f"Is it the mixing? n = {n}"
+            parts.append((title, text, controls.readable(every), charts.gains(judged) if n == claims.SMALL else None))
     for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
         smallest = table[table.n_train == table.n_train.iloc[0]]
@@ -131,8 +136,7 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         *(f"## {plain.markdown(title)}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
         *(["## The runs and the commands that repeat them\n", markdown(made)] if len(made) else [])])
     written = write_files(folder, {
-        "paper.md": text, "paper.csv": _flat(rows).to_csv(index=False), "claims.csv": _flat(judged).to_csv(index=False),
-        "paper.html": _page(parts, end, made)})
+        "paper.md": text, "paper.csv": _flat(rows), "claims.csv": _flat(judged), "paper.html": _page(parts, end, made)})
     return [*written, *save(picture, folder / "claims", with_html=False)]
 
 
@@ -146,12 +150,14 @@ def _not_run(rows: pd.DataFrame) -> str:
     return f"Not run by us: {cells}." if cells else ""
 
 
-def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    """Differences as columns of their own, for CSV."""
-    for column in [name for name in table if isinstance(next(iter(table[name]), None), Difference)]:
-        spread = pd.DataFrame(map(vars, table[column]), index=table.index).add_prefix(f"{column}_")
+def _flat(table: pd.DataFrame) -> str:
+    """As CSV: differences, and what each data set has, as columns of their own; no digits that versions differ in."""
+    table = table.reset_index(drop=True)
+    for column in [name for name in table if isinstance(next(iter(table[name]), None), Difference | dict)]:
+        found = [value if isinstance(value, dict) else vars(value) for value in table[column]]
+        spread = pd.DataFrame(found, index=table.index).add_prefix(f"{column}_")
         table = table.drop(columns=column).join(spread)
-    return table
+    return table.to_csv(index=False, float_format="%.10g")
 
 
 def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
