@@ -19,7 +19,7 @@ DATASETS = ("builtin", "builtin5", "subj", "mr", "sst2", "sst1")
 FILE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json", ".xlsx")  # each also with .gz behind it
 METHOD_SETTINGS = ("k", "alpha", "original_weight")
 # Settings born after results were kept: left out of a run's hash and record while they have their default.
-LATER = ("synonyms", "translators")
+LATER = ("synonyms", "translators", "wrong_labels")
 AUGMENTS = {"synonyms": "eda", "translators": "translation"}  # settings of rows that augment, by what these are
 SCRATCH = ("cnn", "lstm")  # encoders that are not pre-trained
 FROZEN = "frozen encoder"  # how labels mark runs at rate 0
@@ -75,6 +75,7 @@ class RunConfig:
     label_column: str = ""  # column that holds the classes, guessed if empty
     word_vectors: str = ""  # of cnn and lstm: glove, or a text file in GloVe's format; else random
     synonyms: str = ""  # of eda, a file (a word, a tab, its synonyms a line) or wordnet; else neighbouring embeddings
+    wrong_labels: float = 0.0  # share of the training labels that are made wrong, to see which method stands it
     translators: str = ""  # of back-translation, two models, there and back: folders or Hub ids, a comma between
 
     @classmethod
@@ -136,22 +137,21 @@ class RunConfig:
         as_it_is = row.level in ("none", "sentence", "frozen") and not row.augment  # what the encoder reads
         positive = ("steps", "batch_size", "head_lr", "alpha", "eval_every", "max_length")
         wrong = {f"{name} must be positive, got {getattr(self, name)}": getattr(self, name) <= 0 for name in positive}
+        wrong |= {f"{name} cannot be negative, got {getattr(self, name)}": getattr(self, name) < 0
+                  for name in ("lr", "original_weight", "eval_limit", "seed")}
+        wrong |= {f"{name} must lie in [0, 1), got {getattr(self, name)}": not 0 <= getattr(self, name) < 1
+                  for name in ("dropout", "wrong_labels")}
         wrong |= {
             f"max_length must lie between 8 and 512, got {self.max_length}": not 8 <= self.max_length <= 512,
             f"n_train must be a positive number or 'all', got {n!r}": n != "all" and n < 1,
-            f"dropout must lie in [0, 1), got {self.dropout}": not 0 <= self.dropout < 1,
-            f"lr cannot be negative, got {self.lr}": self.lr < 0,
             f"at lr=0 sentences are encoded once, but {row.name} changes what the encoder reads: take an lr above 0":
                 self.frozen and not as_it_is,
             "lr=0 needs a pre-trained encoder; cnn and lstm start from nothing": own and self.frozen,
-            "original_weight, eval_limit and seed cannot be negative": min(
-                self.original_weight, self.eval_limit, self.seed) < 0,
             f"{row.name} needs k of at least 1, got {self.k}": row.selects and self.k < 1,
             f"a batch of one sentence has no partner to mix with: {row.name} needs batch_size of at least 2":
                 row.mixes and self.batch_size < 2,
             "logreg needs a pre-trained encoder; cnn and lstm start from nothing": own and not row.fine_tunes,
-            f"{row.name} needs 2 steps at least, one to learn about the sentences": row.partners == "saliency"
-                and self.steps < 2,
+            f"{row.name} needs 2 steps at least, one to learn": row.partners == "saliency" and self.steps < 2,
             f"{row.name} mixes within a transformer; {self.encoder} has no such layers": own and row.level == "layer",
             f"pooling {self.pooling!r} does not fit encoder {self.encoder!r}: use {' or '.join(poolings)}":
                 self.pooling not in poolings,

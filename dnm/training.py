@@ -23,7 +23,7 @@ from dnm import __version__, checkpoints
 from dnm.batches import Batches, Encoded
 from dnm.config import RESULT_FORMAT, RunConfig
 from dnm.data import augmentation, hub
-from dnm.data.datasets import Dataset, dataset_of, limited, subset
+from dnm.data.datasets import Dataset, dataset_of, limited, training_split
 from dnm.encoders import build_encoder
 from dnm.errors import DnmError, Interrupted
 from dnm.heads import Head, stream
@@ -55,7 +55,7 @@ class Run:
     def __init__(self, config: RunConfig, data: Dataset | None = None):
         self.config, self.method, self.data = config, config.row, data or dataset_of(config)
         self.device, dtype = resolve_device(config)
-        self.train = self.data.train.take(subset(self.data, config.n_train, config.seed))
+        self.train = training_split(self.data, config)
         batch = min(len(self.train), config.batch_size)
         self.k = partners_each(batch, config.k) if self.method.selects else config.k
         if self.k != config.k:

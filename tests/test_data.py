@@ -73,6 +73,25 @@ def test_subsets_are_nested_stratified_and_a_function_of_the_seed():
     assert sorted(chosen["all"]) == list(range(len(data.train)))
 
 
+def test_wrong_labels_are_as_many_as_asked_in_every_class_and_the_same_for_all_methods():
+    from dnm.config import RunConfig
+    from dnm.data.datasets import training_split
+
+    data, usual = load_dataset("builtin5"), RunConfig.create(dataset="builtin5", n_train=200, seed=1)
+    clean, noisy = (training_split(data, config) for config in (usual, usual.with_(wrong_labels=0.1)))
+    assert clean.texts == noisy.texts == data.train.take(subset(data, 200, 1)).texts
+    wrong = clean.labels != noisy.labels
+    assert wrong.sum() == 20 and abs(np.bincount(clean.labels[wrong], minlength=5) - 0.1 * np.bincount(clean.labels)).max() < 1.5
+    assert set((noisy.labels - clean.labels)[wrong] % 5) == {1, 2, 3, 4}  # any other class
+    again = training_split(data, usual.with_(wrong_labels=0.1, method="plain"))
+    assert (again.labels == noisy.labels).all()
+    assert (training_split(data, usual.with_(wrong_labels=0.1, seed=2)).labels != noisy.labels).any()
+    assert usual.hash == RunConfig.create(dataset="builtin5", n_train=200, seed=1, wrong_labels=0.0).hash
+    assert "wrong_labels=0.1" in usual.with_(wrong_labels=0.1).label and usual.with_(wrong_labels=0.1).hash != usual.hash
+    with pytest.raises(DnmError, match=r"wrong_labels must lie in \[0, 1\), got 1.0"):
+        usual.with_(wrong_labels=1)
+
+
 def test_stratified_order_ignores_row_order():
     pool = rows(60)
     order = np.random.default_rng(2).permutation(60)

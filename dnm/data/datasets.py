@@ -12,7 +12,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -136,6 +136,18 @@ def subset(data: Dataset, n: int | str, seed: int) -> np.ndarray:
     """
     order = stratified_order(data.train.texts, data.train.labels, f"{data.salt or data.name} subset {seed}")
     return order[:subset_size(data, n)]
+
+
+def training_split(data: Dataset, config: RunConfig) -> Split:
+    """The sentences that a run trains on; a share ``wrong_labels`` of each class has the label of another.
+
+    Which they are is a function of data set, size and seed alone.
+    """
+    train = data.train.take(subset(data, config.n_train, config.seed))
+    order = stratified_order(train.texts, train.labels, f"{data.salt or data.name} wrong {config.seed}")
+    wrong, labels, classes = order[:round(config.wrong_labels * len(train))], train.labels.copy(), len(data.label_names)
+    labels[wrong] = (labels[wrong] + 1 + np.arange(len(wrong)) % (classes - 1)) % classes
+    return replace(train, labels=labels)
 
 
 def subset_size(data: Dataset, n: int | str) -> int:
