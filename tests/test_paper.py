@@ -89,14 +89,14 @@ def no_png(monkeypatch):
     monkeypatch.setattr("dnm.plots.page.chromium", lambda: None)
 
 
-def made_up(accuracies: dict, encoder: str = "minilm", profile: str = "quick") -> list[dict]:
+def made_up(accuracies: dict, encoder: str = "minilm", profile: str = "quick", **settings) -> list[dict]:
     """Records with the accuracies (in percent) of ``{(dataset, n_train, method): [seed 0, seed 1, …]}``."""
     records = []
     for (dataset, n_train, method), values in accuracies.items():
         for seed, value in enumerate(values):
-            config = RunConfig.create(profile, dataset=dataset, n_train=n_train, method=method, seed=seed, encoder=encoder)
+            config = RunConfig.create(profile, dataset=dataset, n_train=n_train, method=method, seed=seed, encoder=encoder, **settings)
             records.append({"format": 2, "hash": config.hash, "config": config.to_dict(), "label": config.label,
-                            "title": config.title, "encoder_weights": "w", "test_accuracy": value / 100,
+                            "title": config.title, "encoder_weights": config.word_vectors or "w", "test_accuracy": value / 100,
                             "last_test_accuracy": value / 100, "best_step": 50, "seconds": 1.0,
                             "data": {"name": dataset, "fingerprint": dataset, "ceiling": None, "labels": []},
                             "history": [], "test_predictions": [],
@@ -373,6 +373,26 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
     assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
     assert stored.query("n_train == 200").each_mr.iloc[0] == pytest.approx(rows.loc[stored.query("n_train == 200").part.iloc[0]].each["mr"])
+
+
+def test_runs_with_wrong_labels_or_other_word_vectors_stand_apart(tmp_path, no_png):
+    cells = {("subj", 50, method): [80.0 + gap, 82 + gap, 81.5 + gap] for method, gap in (("plain", 0), ("dnm", 2.0), ("label-embedding", 1))}
+    wrong = {key: [value - 5 + (key[2] == "dnm") for value in values] for key, values in cells.items()}
+    alone = {("subj", 50, "plain"): [60.0, 61, 62], ("subj", 50, "senmixup"): [62.0, 63, 64]}
+    better = {key: [value + 10 for value in values] for key, values in alone.items()}
+    runs = frame([*made_up(cells), *made_up({**wrong, ("subj", 50, "nonlinearmixup"): [70.0, 71, 72]}, wrong_labels=0.1),
+                  *made_up(alone, encoder="cnn"), *made_up(better, encoder="cnn", word_vectors="glove")])
+    (_, found), = report.tables(runs)
+    ours = found[found.runs > 0].set_index(["encoder", "method"]).ours
+    assert ours["minilm", "dnm"] == pytest.approx(np.mean(cells["subj", 50, "dnm"])) and ("minilm", "nonlinearmixup") not in ours
+    assert ours["cnn", "plain"] == pytest.approx(61) and ours["cnn + glove", "plain"] == pytest.approx(71)
+    assert list(dict.fromkeys(found.encoder[found.runs > 0])) == ["cnn", "cnn + glove", "minilm"]
+    report.write(runs, tmp_path)
+    of = {part.partition("\n")[0]: part for part in (tmp_path / "paper.md").read_text().split("\n## ")}
+    assert "| DNM | 3 | 83.2 ± 0.6 | +2.0 [" in of["Is it the mixing?"]
+    assert "| DNM | 3 | 79.2 ± 0.6 | +3.0 [" in of["Is it the mixing, with wrong labels?"] and "wrong_labels=0.1" in of["Is it the mixing, with wrong labels?"]
+    report.write(frame(made_up(wrong, wrong_labels=0.1)), tmp_path / "only")  # where there are no others, they are what there is
+    assert "## Is it the mixing?\n" in (tmp_path / "only" / "paper.md").read_text()
 
 
 def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_path):

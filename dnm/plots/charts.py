@@ -142,7 +142,8 @@ def by_labels(rows) -> go.Figure | None:
 
     Ours with their standard errors, the paper's thin and open; None where no data set has two sizes.
     """
-    rows = rows[(rows.runs > 0) & (rows.design == "systems") & ~rows.encoder.isin(["", "cnn", "lstm"])]
+    scratch = rows.encoder.str.match(r"(cnn|lstm)?( \+ .*)?$")
+    rows = rows[(rows.runs > 0) & (rows.design == "systems") & ~scratch]
     several = rows.groupby("dataset", sort=False).n_train.nunique()
     if not len(data := list(several[several > 1].index)):
         return None

@@ -1,5 +1,6 @@
 """Ours beside the paper's, row by row, and which runs may be compared. Taught in notebooks 00, 04 and 05."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dnm.runs.results import COMPARABLE, load
 from dnm.study.experiments import BASELINES, SCRATCH, size
 from dnm.study.statistics import by_seed, difference, paired
 
+APART = FROZEN, WRONG = FROZEN, "wrong_labels="  # runs that are no repetition of the paper's, in the words of labels
 SETTING = ["encoder", "weights", "profile", "device", "precision"]
 _COLUMNS = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs",
             "encoder", "profile", "device", "off", "gap", "gap_error", "paper_gap", "paper_gap_error",
@@ -25,16 +27,16 @@ def kept_runs() -> pd.DataFrame:
     return load(project_root() / "data" / "results")
 
 
-def frozen(runs: pd.DataFrame) -> pd.Series:
-    """Which of the runs trained no encoder."""
-    return runs.profile.astype(str).str.contains(FROZEN, regex=False)
+def marked(runs: pd.DataFrame, mark: str) -> pd.Series:
+    """Which of the runs have one of `APART` in the label of their settings."""
+    return runs.profile.astype(str).str.contains(mark, regex=False)
 
 
 def comparable_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with their method's usual settings, each once, of one version of each data set; ``n_train`` as text."""
     runs = runs[runs.usual.astype(bool)]
-    still = frozen(runs)
-    runs = runs if still.all() else runs[~still]  # where there are others, as the paper trains its encoder
+    for mark in APART:  # left out where there are others
+        runs = runs if (apart := marked(runs, mark)).all() else runs[~apart]
     versions = runs.groupby(["dataset", "fingerprint"]).size().sort_values(kind="stable").reset_index()
     runs = runs.merge(versions.drop_duplicates("dataset", keep="last")[["dataset", "fingerprint"]])  # most of its runs
     # ``setting`` tells apart what may not be averaged.
@@ -62,7 +64,8 @@ def beside(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         peers = rows[(rows.dataset == row.dataset) & (rows.n_train == row.n_train) & (rows.encoder == row.encoder)]
         here = runs[(runs.dataset == row.dataset) & (runs.n_train == row.n_train)]
         here = here[here.encoder.isin(FROM_SCRATCH) == (row.encoder == SCRATCH)]
-        for mine in [group for _, group in here.groupby("encoder")] if row.encoder == SCRATCH and len(here) else [here]:
+        each = here.groupby(["encoder", "weights"]) if row.encoder == SCRATCH and len(here) else [("", here)]
+        for _, mine in each:
             wanted = mine[mine.method.isin(peers.method)]
             counts = wanted.groupby("setting").agg(methods=("method", "nunique"), runs=("method", "size"))
             fullest = counts.sort_values(["methods", "runs"], kind="stable").index[-1:]
@@ -78,10 +81,12 @@ def _line(row, peers: pd.DataFrame, chosen: pd.DataFrame) -> dict:
     to = {other: difference([gap] if other != row.method else []) for other, gap in gaps.items()}
     mine, gap = paired(seeds, (1, row.method)), gaps["dnm"]
     first = chosen.iloc[0] if len(mine) else dict.fromkeys(("encoder", "profile", "device", "precision"), "")
+    vectors = re.search(r"word_vectors=([^,)]+)", first["profile"])
     return {
         "table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
         "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
-        "ours": mine.mean(), "error": standard_error(mine), "runs": len(mine), "encoder": first["encoder"],
+        "ours": mine.mean(), "error": standard_error(mine), "runs": len(mine),
+        "encoder": first["encoder"] + (f" + {vectors[1]}" if vectors else ""),
         "profile": first["profile"], "device": f"{first['device']}, {first['precision']}".strip(", "),
         "off": mine.mean() - row.accuracy, "gap": gap.mean(), "gap_error": np.nan if dnm else standard_error(gap),
         "paper_gap": (row.accuracy - theirs.accuracy).mean(),

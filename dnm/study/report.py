@@ -17,7 +17,7 @@ from dnm.plots.page import figure_html, page, save, table_html
 from dnm.runs.results import frame, keep, load
 from dnm.runs.store import RunStore, load_files, records_in
 from dnm.study import claims, controls
-from dnm.study.beside import beside, comparable_runs, frozen
+from dnm.study.beside import FROZEN, WRONG, beside, comparable_runs, marked
 from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, place, published, size, table_rows
 from dnm.study.statistics import Difference, holm
 from dnm.study.tables import markdown, write_files
@@ -39,6 +39,11 @@ CLAIMS_LEGEND = (
 _ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
 
 
+def _place(encoder: str) -> float:
+    name, _, vectors = encoder.partition(" + ")
+    return _ENCODERS.get(name, 2) + 0.5 * bool(vectors)
+
+
 def tables(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Title and `beside` frame of every table that has runs, with ``p_*`` columns after Holm's correction."""
     usual, found = comparable_runs(runs), []
@@ -51,7 +56,7 @@ def tables(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         if not rows:
             continue
         table = beside(runs, pd.concat(rows)).sort_values(
-            "encoder", kind="stable", ignore_index=True, key=lambda encoder: encoder.map(_ENCODERS).fillna(2))
+            "encoder", kind="stable", ignore_index=True, key=lambda names: names.map(_place))
         columns = ["to_plain", "to_best"] if systems else ["to_dnm"]
         p = table[columns].map(lambda difference: difference.p)
         if systems:
@@ -115,18 +120,21 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     if found and len(glance := overview(rows)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
         parts.append(("The systems at a glance", text, glance, charts.by_labels(rows)))
-    for n in SIZES:
-        if len(every := controls.beside_controls(runs, n)) > 1:
+    asked = [("Is it the mixing?", runs)]
+    if len(wrong := runs[marked(runs, WRONG)]) < len(runs):
+        asked.append(("Is it the mixing, with wrong labels?", wrong))
+    for (title, some), n in product(asked, SIZES):
+        if len(every := controls.beside_controls(some, n)) > 1:
             text = (f"Every system with n = {n} labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
                     "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
                     "table.")
-            title = "Is it the mixing?" if n == claims.SMALL else f"Is it the mixing? n = {n}"
-            parts.append((title, text, controls.readable(every), charts.gains(judged) if n == claims.SMALL else None))
+            title, small = (title, True) if n == claims.SMALL else (f"{title} n = {n}", False)
+            parts.append((title, text, controls.readable(every), charts.gains(judged) if small else None))
     for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
         smallest = table[table.n_train == table.n_train.iloc[0]]
         parts.append((title, about(table), readable(table), charts.beside_paper(smallest) if drawn else None))
-    if len(still := runs[frozen(runs)]) < len(runs):  # else they have the tables above
+    if len(still := runs[marked(runs, FROZEN)]) < len(runs):  # else they have the tables above
         for title, table in tables(still):
             shown = readable(table[table.runs > 0]).drop(columns=["paper", "off"])
             parts.append((f"{title}, frozen encoder", about(table), shown, None))
