@@ -225,22 +225,22 @@ def is_data_file(path: Path) -> bool:
 def _dataset(name: str) -> str:
     """A known name as it is, a path of one's own made absolute, anything else an error."""
     if name in DATASETS or Path(name).expanduser().exists() or is_data_file(Path(name)) or "/" in name:
-        return _absolute(name, DATASETS)
+        return _absolute(name, *DATASETS)
     raise DnmError(f"{unknown('data set', name, DATASETS)}, or give a file or folder of your own")
 
 
 def _encoder(name: str) -> str:
     """A name or Hub id as it is, a local folder made absolute."""
-    return _absolute(name, (*ENCODER_SETTINGS,)) if Path(name).expanduser().is_dir() else name
+    return _absolute(name, *ENCODER_SETTINGS) if Path(name).expanduser().is_dir() else name
 
 
-def _absolute(path: str, names: tuple[str, ...] = ("",)) -> str:
-    return path if path in names else Path(path).expanduser().resolve().as_posix()
+def _absolute(path: str, *names: str) -> str:
+    return path if path in ("", *names) else Path(path).expanduser().resolve().as_posix()
 
 
 # What a setting that names something on disk is, wherever one looks from.
 _PLACES = {"dataset": _dataset, "encoder": _encoder, "translators": lambda ids: ",".join(map(_encoder, as_list(ids))),
-           **dict.fromkeys(("synonyms", "word_vectors"), lambda path: _absolute(path, ("", "wordnet", "glove")))}
+           "synonyms": lambda path: _absolute(path, "wordnet"), "word_vectors": lambda path: _absolute(path, "glove")}
 
 
 def _typed(name: str, value, default):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnm.data import hub
-from dnm.data.pretrained import untried
-from dnm.errors import DnmError, mendable
+from dnm.data.pretrained import by_transformers
+from dnm.errors import DnmError
 from dnm.packing import NOTHING
 
 
@@ -95,7 +95,7 @@ class Tokenizer:
 
 @lru_cache(maxsize=4)
 def _tokenizer(folder: Path, stamp: tuple):
-    with mendable(f"cannot load the tokenizer in {folder}: {{}}{untried()}"):
+    with by_transformers(f"cannot load the tokenizer in {folder}: {{}}"):
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -88,6 +88,8 @@ def test_wrong_labels_are_as_many_as_asked_in_every_class_and_the_same_for_all_m
     assert (training_split(data, usual.with_(wrong_labels=0.1, seed=2)).labels != noisy.labels).any()
     assert usual.hash == RunConfig.create(dataset="builtin5", n_train=200, seed=1, wrong_labels=0.0).hash
     assert "wrong_labels=0.1" in usual.with_(wrong_labels=0.1).label and usual.with_(wrong_labels=0.1).hash != usual.hash
+    with pytest.raises(DnmError, match="wrong_labels=0.001 of 200 sentences is not one"):
+        training_split(data, usual.with_(wrong_labels=0.001))
     with pytest.raises(DnmError, match=r"wrong_labels must lie in \[0, 1\), got 1.0"):
         usual.with_(wrong_labels=1)
 

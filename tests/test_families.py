@@ -280,15 +280,32 @@ def test_a_newer_transformers_that_fails_names_the_version_that_was_tried(breaks
         assert (said in str(told.value)) == (newer != "5.23.0")
 
 
-def test_an_encoder_whose_packed_sentences_see_one_another_is_refused(tmp_path, monkeypatch):
-    """As where a version of `transformers` took a full attention mask no more, but did not say so."""
-    folder, forward = saved(tmp_path / "bert", hidden_size=32), hf.BertModel.forward
-    encoder_of(folder)
+def no_full_mask(self, input_ids=None, attention_mask=None, position_ids=None, inputs_embeds=None):
+    """As if a version of `transformers` heeded masks of word pieces, and full ones no more, and said nothing."""
+    full = attention_mask is not None and attention_mask.dim() == 4
+    return whole_bert(self, input_ids, None if full else attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds)
+
+
+def no_positions(self, input_ids=None, attention_mask=None, inputs_embeds=None):
+    return whole_bert(self, input_ids, attention_mask, inputs_embeds=inputs_embeds)
+
+
+whole_bert = hf.BertModel.forward
+
+
+@pytest.mark.parametrize("forward", [no_full_mask, no_positions])
+def test_where_packed_sentences_would_see_one_another_each_gets_a_row(forward, tmp_path, monkeypatch):
+    folder = saved(tmp_path / "bert", "bert", hidden_size=32)
+    expected = encode(*encoder_of(folder))
     pretrained.load_model.cache_clear()
-    monkeypatch.setattr(hf.BertModel, "forward", lambda self, input_ids=None, attention_mask=None, position_ids=None, inputs_embeds=None:
-                        forward(self, input_ids, position_ids=position_ids, inputs_embeds=inputs_embeds))
-    with pytest.raises(DnmError, match="'bert' model whose sentences see one another in a row"):
-        encoder_of(folder)
+    monkeypatch.setattr(hf.BertModel, "forward", forward)
+    monkeypatch.setattr(pretrained, "version", lambda _: "99.1")
+    with pytest.warns(UserWarning) as said:
+        encoder, sentences = encoder_of(folder)
+    assert encoder.way == "padded" and (encode(encoder, sentences) - expected).abs().max() < 2e-6
+    told = " ".join(str(one.message) for one in said)
+    assert "'bert' model should take several sentences a row, but does not; transformers 99.1 is newer" in told and "runs slower" in told
+    pretrained.load_model.cache_clear()
 
 
 # ---------------------------------------------------------------- folders whose parts do not fit together

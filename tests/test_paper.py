@@ -341,38 +341,48 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     """Many runs of a larger size with other settings neither replace those of 50 labels nor mix with them."""
     from dnm.plots import charts
 
-    seeds, gap = np.arange(4.0), {50: 3.0, 200: 2.0, 1000: -1.0}
+    seeds, gap = np.arange(4.0), {50: 3.0, 200: 2.0, 1000: -1.0, 2000: 5.0}
     def cells(*sizes, data=("subj", "mr", "sst2")):
         return {(name, n, method): seeds + 60 + n / 100 + 10 * (name == "subj") + (gap[n] + 0.1 * seeds % 0.3) * (method == "dnm")
                 for n in sizes for name in data for method in ("plain", "label-embedding", "dnm", "senmixup")}
-    small = cells(50, data=("subj", "mr"))
-    runs = frame([*made_up(small), *made_up(cells(200, 1000), profile="smoke")])
+    small = cells(50)
+    runs = frame([*made_up(small), *made_up(cells(200, 1000), profile="smoke"), *made_up({**cells(2000, data=("sst1",))}, profile="smoke")])
     table = claims.by_size(runs)
-    assert list(dict.fromkeys(table.n_train)) == ["50", "200", "1000"]
+    assert list(dict.fromkeys(table.n_train)) == ["50", "200", "1000", "2000"]
     assert {n: set(mine.setting) for n, mine in table.groupby("n_train")} == {
-        n: {f"minilm, {profile}, CPU, float32"} for n, profile in (("50", "quick"), ("200", "smoke"), ("1000", "smoke"))}
-    assert "not run" in set(table[table.n_train == "50"].verdict) and "not run" not in set(table[table.n_train != "50"].verdict)
+        n: {f"minilm, {profile}, CPU, float32"} for n, profile in (("50", "quick"), ("200", "smoke"), ("1000", "smoke"), ("2000", "smoke"))}
+    large = table[table.n_train == "200"]  # of a claim that has runs all parts are there, as its verdict is that of all
+    assert set(large[large.verdict == "not run"].part) == {f"{who} > Plain fine-tuning (n = 200)" for who in ("WordMixup", "NonlinearMixup")} | {
+        f"DNM > {who} (n = 200)" for who in ("WordMixup", "NonlinearMixup")}
+    assert "K = 5 is the best K" in set(table.claim[table.n_train == "50"]) - set(large.claim)
     rows = table.set_index("part")
-    for n, verdict, data in (("50", "holds", {"subj", "mr"}), ("200", "holds", {"subj", "mr", "sst2"}), ("1000", "does not hold", {"subj", "mr", "sst2"})):
+    for n, verdict, data in (("50", "holds", {"subj", "mr", "sst2"}), ("200", "holds", {"subj", "mr", "sst2"}), ("1000", "does not hold", {"subj", "mr", "sst2"})):
         row = rows.loc[f"DNM > Plain fine-tuning (n = {n})"]
         own = (0.1 * seeds % 0.3).mean() + gap[int(n)]
         assert row.verdict == verdict and row.ours.mean == pytest.approx(own) and row.each == pytest.approx(dict.fromkeys(data, own))
     theirs = published().query("n_train == '200' and encoder != 'cnn or lstm' and table < 6 and dataset != 'sst1'").pivot(index="dataset", columns="method", values="accuracy")
     assert rows.paper["DNM > Plain fine-tuning (n = 200)"] == pytest.approx((theirs.dnm - theirs.plain).mean())
-    ahead = charts.gains(table)
+    several = claims.ahead(table)  # n = 2000 has another data set
+    assert set(several.n_train) == {"50", "200", "1000"} and set(several.data) == {"subj mr sst2"}
+    ahead = charts.gains(several)
+    symbols = {(trace.name, trace.marker.symbol) for trace in ahead.data}
+    assert {("subj", "circle-open"), ("mr", "diamond-open"), ("sst2", "square-open")} < symbols and len(symbols) == 5
     assert [note.text for note in ahead.layout.annotations[:2]] == ["SenMixup &gt; Plain fine-tuning", "DNM &gt; SenMixup"]
     shown = next(trace for trace in ahead.data if trace.name == "ours, over the data sets" and list(trace.y) == pytest.approx(
         [rows.ours[f"DNM > Plain fine-tuning (n = {n})"].mean for n in (50, 200, 1000)]))
-    assert list(shown.x) == ["50", "200", "1000"] and set(ahead.layout.xaxis.categoryarray) >= set(shown.x)
+    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == list(shown.text) == ["50", "200", "1000"]
     found = pd.concat([part for _, part in report.tables(runs)])
     curves = charts.by_labels(found)
     mean = next(trace for trace in curves.data if trace.name == "DNM" and trace.line.width == 2.5)
-    assert list(mean.y) == pytest.approx([np.mean(small["subj", 50, "dnm"]), *(np.mean(cells(n)["subj", n, "dnm"]) for n in (200, 1000))])
-    assert charts.gains(table[table.n_train == "50"]) is None and charts.by_labels(found[found.n_train == "50"]) is None
+    assert list(mean.text) == ["50"] and mean.y[0] == pytest.approx(np.mean(small["subj", 50, "dnm"]))  # others have other settings: no line
+    line = next(trace for trace in curves.data if trace.name == "DNM" and list(trace.text) == ["200", "1000"] and trace.line.width == 2.5)
+    assert list(line.y) == pytest.approx([np.mean(cells(n)["subj", n, "dnm"]) for n in (200, 1000)])
+    assert not len(claims.ahead(table[table.n_train == "50"])) and charts.by_labels(found[found.n_train == "50"]) is None
     report.write(runs, tmp_path)
     text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
     assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
-    assert stored.query("n_train == 200").each_mr.iloc[0] == pytest.approx(rows.loc[stored.query("n_train == 200").part.iloc[0]].each["mr"])
+    assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by number of labels\u003cbr") == 1
+    assert stored.set_index("part").each_mr["DNM > Plain fine-tuning (n = 200)"] == pytest.approx(rows.each["DNM > Plain fine-tuning (n = 200)"]["mr"])
 
 
 def test_runs_with_wrong_labels_or_other_word_vectors_stand_apart(tmp_path, no_png):
@@ -381,6 +391,7 @@ def test_runs_with_wrong_labels_or_other_word_vectors_stand_apart(tmp_path, no_p
     alone = {("subj", 50, "plain"): [60.0, 61, 62], ("subj", 50, "senmixup"): [62.0, 63, 64]}
     better = {key: [value + 10 for value in values] for key, values in alone.items()}
     runs = frame([*made_up(cells), *made_up({**wrong, ("subj", 50, "nonlinearmixup"): [70.0, 71, 72]}, wrong_labels=0.1),
+                  *made_up({**wrong, ("subj", 50, "wordmixup"): [70.0, 71, 72]}, wrong_labels=0.3),
                   *made_up(alone, encoder="cnn"), *made_up(better, encoder="cnn", word_vectors="glove")])
     (_, found), = report.tables(runs)
     ours = found[found.runs > 0].set_index(["encoder", "method"]).ours
@@ -388,11 +399,15 @@ def test_runs_with_wrong_labels_or_other_word_vectors_stand_apart(tmp_path, no_p
     assert ours["cnn", "plain"] == pytest.approx(61) and ours["cnn + glove", "plain"] == pytest.approx(71)
     assert list(dict.fromkeys(found.encoder[found.runs > 0])) == ["cnn", "cnn + glove", "minilm"]
     report.write(runs, tmp_path)
-    of = {part.partition("\n")[0]: part for part in (tmp_path / "paper.md").read_text().split("\n## ")}
+    parts = (tmp_path / "paper.md").read_text().split("\n## ")
+    of = {part.partition("\n")[0]: part for part in reversed(parts)}
+    assert [re.search(r"wrong_labels=([\d.]+)", part)[1] for part in parts if part.startswith("Is it the mixing, with wrong labels?")] == ["0.1", "0.3"]
     assert "| DNM | 3 | 83.2 ± 0.6 | +2.0 [" in of["Is it the mixing?"]
     assert "| DNM | 3 | 79.2 ± 0.6 | +3.0 [" in of["Is it the mixing, with wrong labels?"] and "wrong_labels=0.1" in of["Is it the mixing, with wrong labels?"]
     report.write(frame(made_up(wrong, wrong_labels=0.1)), tmp_path / "only")  # where there are no others, they are what there is
     assert "## Is it the mixing?\n" in (tmp_path / "only" / "paper.md").read_text()
+    still = made_up(cells, profile="head")
+    assert set(comparable_runs(frame([*still, *made_up(wrong, wrong_labels=0.1)])).profile) == {"head (frozen encoder)"}
 
 
 def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_path):

@@ -167,6 +167,16 @@ def test_a_corrupt_checkpoint_is_reported_not_used(tiny, tmp_path):
         fit(config.with_(seed=1), checkpoint=path)
 
 
+@pytest.mark.parametrize("method", ["dnm", "logreg"])
+def test_a_run_learns_from_the_labels_that_were_made_wrong_and_is_tested_on_the_right_ones(tiny, method):
+    clean, noisy = (Run(tiny(method=method, wrong_labels=share)) for share in (0.0, 0.25))
+    assert (clean.train.labels != noisy.train.labels).sum() == (clean.batches.labels != noisy.batches.labels).sum() == 6
+    for split in ("validation", "test"):
+        assert torch.equal(clean.evaluated[split][1], noisy.evaluated[split][1])
+    one, other = (fit(run.config)[0] for run in (clean, noisy))
+    assert one["history"] != other["history"] and one["hash"] != other["hash"]
+
+
 @pytest.mark.parametrize("method, settings", [("plain", {}), ("dnm", {}), ("logreg", {}),
                                               ("plain", ENCODERS["lstm"]), ("dnm", ENCODERS["cnn"])])
 def test_a_saved_model_predicts_the_same_when_loaded(tiny, tmp_path, method, settings):

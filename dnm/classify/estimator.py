@@ -41,7 +41,7 @@ class DNMClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     method : a row of the table of methods, such as ``dnm``, ``plain``, ``label-embedding`` or ``logreg``.
-    encoder : ``minilm``, ``cnn``, ``lstm``, an id of the Hub, or a folder.
+    encoder : ``minilm``, which reads English, ``cnn``, ``lstm``, an id of the Hub, or a folder.
     steps : training steps; ``auto`` for at most `steps_for` the number of sentences. Either ends early once the
         validation part has not become better for a while.
     lr, head_lr, k, batch_size : as in `dnm.RunConfig`; None for the usual value.

@@ -139,13 +139,15 @@ def subset(data: Dataset, n: int | str, seed: int) -> np.ndarray:
 
 
 def training_split(data: Dataset, config: RunConfig) -> Split:
-    """The sentences that a run trains on; a share ``wrong_labels`` of each class has the label of another.
+    """The sentences that a run trains on; a share ``wrong_labels``, the classes in proportion, has another's label.
 
-    Which they are is a function of data set, size and seed alone.
+    Which they are is a function of data set, size and seed alone. A `DnmError` where the share is less than one.
     """
     train = data.train.take(subset(data, config.n_train, config.seed))
     order = stratified_order(train.texts, train.labels, f"{data.salt or data.name} wrong {config.seed}")
     wrong, labels, classes = order[:round(config.wrong_labels * len(train))], train.labels.copy(), len(data.label_names)
+    if config.wrong_labels and not len(wrong):
+        raise DnmError(f"wrong_labels={config.wrong_labels} of {len(train)} sentences is not one: take a larger share")
     labels[wrong] = (labels[wrong] + 1 + np.arange(len(wrong)) % (classes - 1)) % classes
     return replace(train, labels=labels)
 

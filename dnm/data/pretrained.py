@@ -8,7 +8,8 @@ import inspect
 import logging
 import math
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from dnm.errors import DnmError, mendable
+from dnm.errors import DnmError, mendable, say_once
 
 # Families whose forward pass takes positions and a full attention mask, so that several sentences can share a row.
 PACKED = ("bert", "electra", "ernie", "roberta", "xlm-roberta", "camembert")
@@ -34,7 +35,7 @@ def load_model(encoder: str, max_length: int, dropout: float, folder: Path, dige
 
     ``digest`` names its weights; without one the model is made without them, for the caller to load.
     """
-    with mendable(f"cannot load encoder {encoder!r} from {folder}: {{}}{untried()}"):
+    with by_transformers(f"cannot load encoder {encoder!r} from {folder}: {{}}"):
         from transformers import AutoConfig, AutoModel
         from transformers.utils import logging as transformers_logging
 
@@ -59,17 +60,30 @@ def load_model(encoder: str, max_length: int, dropout: float, folder: Path, dige
     room = (getattr(settings, "max_position_embeddings", None) or 0) - first_position(model)
     if 0 < room < max_length:  # XLNet says -1: any length
         raise DnmError(f"max_length={max_length} is more than encoder {encoder!r} can read ({room})")
-    with mendable(f"encoder {encoder!r} ({settings.model_type!r}) gives no hidden states of a plain sentence: {{}}"
-                  f"{untried()}"):
-        return model, way(model.eval(), encoder)
+    with by_transformers(f"encoder {encoder!r} ({settings.model_type!r}) gives no hidden states of a plain sentence: "
+                         "{}"):
+        found = way(model.eval(), encoder)
+        if settings.model_type in PACKED and found != "packed" and (newer := untried()):
+            say_once(f"a {settings.model_type!r} model should take several sentences a row, but does not{newer}")
+        return model, found
 
 
 def untried() -> str:
-    """What to add where `transformers` fails: of a version newer than the pinned one, how to get that."""
+    """What to add where `transformers` may have failed: of a version newer than the pinned one, how to get that."""
     have = version("transformers")
     numbers, tried = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (have, TRIED))
     return "" if numbers <= tried else (f"; transformers {have} is newer than {TRIED}, with which the study was tried: "
                                         f"pip install transformers=={TRIED}")
+
+
+@contextmanager
+def by_transformers(text: str) -> Iterator[None]:
+    """`mendable` for what `transformers` does: errors say it where its version is newer than the pinned one."""
+    try:
+        with mendable(text):
+            yield
+    except DnmError as error:
+        raise DnmError(f"{error}{untried()}") from None
 
 
 def first_position(model: nn.Module) -> int:
@@ -122,11 +136,11 @@ def way(model: nn.Module, encoder: str = "") -> str:
         places = [torch.arange(len(one)) for one in sentences]
         owner, position = torch.arange(2).repeat_interleave(torch.tensor([*map(len, places)])), torch.cat(places)
         mask = torch.where(owner == owner[:, None], 0.0, torch.finfo(torch.float32).min)[None, None]
-        row = states(inputs_embeds=table[torch.cat(sentences)][None], attention_mask=mask,
-                     position_ids=position[None] + first_position(model))[0]
-        if not alike(row[owner == i] for i in range(2)):
-            raise DnmError(f"{kind} whose sentences see one another in a row: their states would be wrong{untried()}")
-        return "packed"
+        with suppress(Exception):  # another version of `transformers` may take no such mask, or not heed it
+            row = states(inputs_embeds=table[torch.cat(sentences)][None], attention_mask=mask,
+                         position_ids=position[None] + first_position(model))[0]
+            if alike(row[owner == i] for i in range(2)):
+                return "packed"
     if "attention_mask" in takes:
         rows = pad_sequence([table[one] for one in sentences], batch_first=True)
         mask = pad_sequence([torch.ones_like(one) for one in sentences], batch_first=True)

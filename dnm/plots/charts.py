@@ -1,7 +1,6 @@
 """Pictures of results. Those of runs take a frame of `dnm.runs.results`; a mean stands with its standard error."""
 
 from collections.abc import Callable, Sequence
-from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -140,63 +139,67 @@ def verdicts(table) -> go.Figure:
 def by_labels(rows) -> go.Figure | None:
     """Accuracy over the number of labelled sentences, a panel a data set, of the systems of `dnm.study.beside` frames.
 
-    Ours with their standard errors, the paper's thin and open; None where no data set has two sizes.
+    Ours with their standard errors, in lines where settings are the same; the paper's thin and open. None where no data
+    set has two sizes.
     """
     scratch = rows.encoder.str.match(r"(cnn|lstm)?( \+ .*)?$")
     rows = rows[(rows.runs > 0) & (rows.design == "systems") & ~scratch]
     several = rows.groupby("dataset", sort=False).n_train.nunique()
     if not len(data := list(several[several > 1].index)):
         return None
-    figure = _panels([*map(short, data)], "accuracy (%)")
+    heading = ("Accuracy by number of labels<br><sub>thick: ours ± standard error, joined where steps, rates and "
+               "precision are the same; thin, open: the paper's</sub>")
+    figure, sizes = _panels([*map(short, data)], "accuracy (%)", 340, heading, rows.n_train)
+    named, titles, told = set(), [title for title, _ in by_title(rows)], "n = %{text}: %{y:.1f}%<extra>%{fullData.name}"
     for place, name in enumerate(data):
-        for title, mine in by_title(rows[rows.dataset == name]):
-            (colour, dash), where = style(mine.method.iloc[0]), dict(row=place // 2 + 1, col=place % 2 + 1)
-            for who, values, error in (("ours", mine.ours, mine.error), ("paper", mine.paper, mine.paper_error)):
-                ours = who == "ours"
-                figure.add_scatter(
-                    x=mine.n_train, y=values, name=plain.figure(title), legendgroup=title, mode="lines+markers",
-                    showlegend=ours and title not in {trace.name for trace in figure.data}, opacity=1 if ours else 0.5,
-                    line=dict(color=colour, dash=dash, width=2.5 if ours else 1), marker=dict(
-                        size=8, symbol="circle" if ours else "diamond-open"), error_y=dict(array=error, visible=ours),
-                    hovertemplate="n = %{x}: %{y:.1f}%<extra>" + f"{plain.figure(title)}, {who}</extra>", **where)
-    heading = "Accuracy by number of labels<br><sub>thick: ours ± standard error; thin, open: the paper's</sub>"
-    return titled(figure, heading, 200 + 340 * -(-len(data) // 2), legend=-0.1, t=110)
+        for title, every in by_title(rows[rows.dataset == name]):
+            (colour, dash), shift = style(every.method.iloc[0]), 0.07 * (titles.index(title) - (len(titles) - 1) / 2)
+            look = dict(name=plain.figure(title), legendgroup=title, mode="lines+markers", row=place // 2 + 1,
+                        col=place % 2 + 1)
+            for _, mine in every.groupby(["profile", "device"], sort=False):
+                figure.add_scatter(x=mine.n_train.map(sizes) + shift, y=mine.ours, text=mine.n_train, **look,
+                                   error_y=dict(array=mine.error), hovertemplate=f"{told}</extra>", marker_size=8,
+                                   line=dict(color=colour, dash=dash, width=2.5), showlegend=title not in named)
+                named.add(title)
+            figure.add_scatter(x=every.n_train.map(sizes), y=every.paper, text=every.n_train, **look, opacity=0.5,
+                               hovertemplate=f"{told}, the paper's</extra>", showlegend=False,
+                               line=dict(color=colour, dash=dash, width=1), marker=dict(size=8, symbol="diamond-open"))
+    return figure
 
 
-def gains(table) -> go.Figure | None:
-    """What one system is ahead of another by number of labels, for `dnm.study.claims.by_size`; a panel a comparison.
+def gains(table) -> go.Figure:
+    """What one system is ahead of another by number of labels, for `dnm.study.claims.ahead`; a panel a comparison.
 
-    The mean over the data sets with its 95% interval, each data set's mean, the paper's; None where only one has sizes.
+    The mean over the data sets with its 95% interval, each data set's mean, the paper's.
     """
-    table = table[table.verdict != "not run"].assign(pair=table.part.str.replace(r" \(n = .*", "", regex=True))
-    several = table.groupby("pair", sort=False).n_train.nunique()
-    if not len(pairs := list(several[several > 1].index)):
-        return None
-    figure = _panels([wrapped(pair, 46) for pair in pairs], "difference, points")
+    pairs, names = list(dict.fromkeys(table.pair)), list(dict.fromkeys(n for each in table.each for n in each))
+    heading = "Who is ahead, by number of labels<br><sub>above the line: the first named; bars: 95% intervals</sub>"
+    figure, sizes = _panels([wrapped(pair, 46) for pair in pairs], "points", 250, heading, table.n_train)
+    named, told = set(), "n = %{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
     for place, pair in enumerate(pairs):
-        mine, where = table[table.pair == pair], dict(row=place // 2 + 1, col=place % 2 + 1)
+        mine = table[table.pair == pair]
         ours = pd.DataFrame(map(vars, mine.ours))
-        looks = {"paper": (mine.paper, PALETTE[6], "diamond", {})} | {
-            name: (values, "#767676", f"{symbol}-open", {}) for (name, values), symbol in zip(
-                pd.DataFrame([*mine.each]).rename(columns=short).items(), cycle(SYMBOLS), strict=False)}
-        looks["ours, over the data sets"] = (ours["mean"], PALETTE[0], "circle", dict(error_y=dict(
-            array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2)))
-        for name, (values, colour, symbol, bars) in looks.items():
-            figure.add_scatter(x=mine.n_train, y=values, name=name, legendgroup=name, mode="markers", **bars, **where,
-                               showlegend=name not in {trace.name for trace in figure.data},
-                               marker=dict(color=colour, symbol=symbol, size=8 + 3 * bool(bars)),
-                               hovertemplate="n = %{x}: %{y:+.1f} points<extra>%{fullData.name}</extra>")
-    heading = "What is ahead, by number of labels<br><sub>above the line: the first named; bars: 95% intervals</sub>"
-    return titled(figure.add_hline(y=0, **_RULE), heading, 200 + 300 * -(-len(pairs) // 2), legend=-0.08, t=110)
+        bars = dict(array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2)
+        looks = [("the paper's", mine.paper, dict(color=PALETTE[6], symbol="diamond", size=8), None)]
+        looks += [(short(name), [each.get(name) for each in mine.each], dict(
+            color="#767676", symbol=f"{SYMBOLS[i % len(SYMBOLS)]}-open", size=8), None) for i, name in enumerate(names)]
+        looks.append(("ours, over the data sets", ours["mean"], dict(color=PALETTE[0], size=11), bars))
+        for name, values, marker, error in looks:
+            figure.add_scatter(x=mine.n_train.map(sizes), y=values, text=mine.n_train, name=name, legendgroup=name,
+                               mode="markers", marker=marker, error_y=error, showlegend=name not in named,
+                               row=place // 2 + 1, col=place % 2 + 1, hovertemplate=told)
+            named.add(name)
+    return figure.add_hline(y=0, **_RULE)
 
 
-def _panels(titles: list[str], y_title: str) -> go.Figure:
-    """Two panels a row, over the numbers of labelled sentences."""
-    rows = -(-len(titles) // 2)
+def _panels(titles: list[str], y_title: str, height: int, heading: str, n: pd.Series) -> tuple[go.Figure, dict]:
+    """Two panels a row, each ``height`` pixels, over numbers of labelled sentences; where each of these stands."""
+    rows, sizes = -(-len(titles) // 2), sorted(set(n), key=lambda size: float(size.replace("all", "inf")))
     figure = make_subplots(rows, 2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / rows)
-    figure.update_yaxes(title_text=y_title)
-    return figure.update_xaxes(title_text="labelled sentences", type="category", categoryorder="array",
-                               categoryarray=["50", "200", "500", "1000", "2000", "all"])
+    figure.update_xaxes(tickvals=[*range(len(sizes))], ticktext=sizes, range=[-0.5, len(sizes) - 0.5])
+    figure.update_xaxes(title_text="labelled sentences", row=rows).update_yaxes(title_text=y_title)
+    figure = titled(figure, heading, 230 + height * rows, legend=-0.32 / rows, t=110, b=90)
+    return figure, {size: place for place, size in enumerate(sizes)}
 
 
 def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:

@@ -11,7 +11,7 @@ from dnm.plots import plain
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6914")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
-_CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6}
+_CHOSEN = {"plain": 0, "dnm": 1, "senmixup": 2, "wordmixup": 3, "nonlinearmixup": 4, "logreg": 6, "label-embedding": 7}
 LAYOUT = dict(template="plotly_white", font=dict(size=14, family="Helvetica, Arial, sans-serif"),
               paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=30, t=120, b=60),
               hoverlabel_namelength=-1)

@@ -15,7 +15,8 @@ from dnm.runs.results import COMPARABLE, load
 from dnm.study.experiments import BASELINES, SCRATCH, size
 from dnm.study.statistics import by_seed, difference, paired
 
-APART = FROZEN, WRONG = FROZEN, "wrong_labels="  # runs that are no repetition of the paper's, in the words of labels
+WRONG = "wrong_labels="
+APART = WRONG, FROZEN  # in the words of labels: runs that are no repetition of the paper's, the least like it first
 SETTING = ["encoder", "weights", "profile", "device", "precision"]
 _COLUMNS = ["table", "dataset", "n_train", "method", "title", "paper", "paper_error", "ours", "error", "runs",
             "encoder", "profile", "device", "off", "gap", "gap_error", "paper_gap", "paper_gap_error",
@@ -70,7 +71,8 @@ def beside(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
             counts = wanted.groupby("setting").agg(methods=("method", "nunique"), runs=("method", "size"))
             fullest = counts.sort_values(["methods", "runs"], kind="stable").index[-1:]
             lines.append(_line(row, peers, wanted[wanted.setting.isin(fullest)]))
-    return pd.DataFrame(lines, columns=_COLUMNS)
+    lines = pd.DataFrame(lines, columns=_COLUMNS)
+    return lines[(lines.runs > 0) | ~lines.duplicated(["table", "dataset", "n_train", "method", "paper", "runs"])]
 
 
 def _line(row, peers: pd.DataFrame, chosen: pd.DataFrame) -> dict:
@@ -81,12 +83,13 @@ def _line(row, peers: pd.DataFrame, chosen: pd.DataFrame) -> dict:
     to = {other: difference([gap] if other != row.method else []) for other, gap in gaps.items()}
     mine, gap = paired(seeds, (1, row.method)), gaps["dnm"]
     first = chosen.iloc[0] if len(mine) else dict.fromkeys(("encoder", "profile", "device", "precision"), "")
-    vectors = re.search(r"word_vectors=([^,)]+)", first["profile"])
+    vectors = re.search(r"word_vectors=([^,)]+)", first["profile"])  # files of one name may differ
+    vectors = vectors and (vectors[1] if vectors[1] == "glove" else f"{vectors[1]} {first['weights'][:4]}")
     return {
         "table": row.table, "dataset": row.dataset, "n_train": row.n_train, "method": row.method,
         "title": METHODS[row.method].title, "paper": row.accuracy, "paper_error": row.error,
         "ours": mine.mean(), "error": standard_error(mine), "runs": len(mine),
-        "encoder": first["encoder"] + (f" + {vectors[1]}" if vectors else ""),
+        "encoder": first["encoder"] + (f" + {vectors}" if vectors else ""),
         "profile": first["profile"], "device": f"{first['device']}, {first['precision']}".strip(", "),
         "off": mine.mean() - row.accuracy, "gap": gap.mean(), "gap_error": np.nan if dnm else standard_error(gap),
         "paper_gap": (row.accuracy - theirs.accuracy).mean(),

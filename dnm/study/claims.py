@@ -56,10 +56,21 @@ def _of_size(n: str) -> dict[str, dict[str, Terms]]:
 
 
 def by_size(runs: pd.DataFrame) -> pd.DataFrame:
-    """The `verdicts` of every size of the paper's, those of other sizes than 50 without what is not run."""
-    tables = (verdicts(runs, n) for n in SIZES)
-    return pd.concat([table[(table.verdict != "not run") | (table.n_train == SMALL)] for table in tables],
-                     ignore_index=True)
+    """The `verdicts` of the paper's sizes, p corrected within each; of others than 50 only claims that have runs."""
+    tables = []
+    for n in SIZES:
+        table = verdicts(runs, n)
+        some = table.assign(run=table.verdict != "not run").groupby("claim").run.transform("any")
+        tables.append(table[some | (n == SMALL)])
+    return pd.concat(tables, ignore_index=True)
+
+
+def ahead(judged: pd.DataFrame) -> pd.DataFrame:
+    """Of `by_size`, the comparisons that two sizes or more have with the same data sets; ``pair`` is their name."""
+    judged = judged[judged.verdict != "not run"].assign(pair=judged.part.str.replace(r" \(n = .*", "", regex=True))
+    counts = judged.groupby(["pair", "data"]).n_train.transform("nunique")
+    most = counts == counts.groupby(judged.pair).transform("max")  # the data sets that most sizes have
+    return judged[most & (counts > 1)]
 
 
 def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
@@ -92,7 +103,7 @@ def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
     table["claim_verdict"] = table.groupby("claim").verdict.transform(_together)
     tests = table.p.notna().sum()
     table["seeds_needed"] = [seeds_needed(d.mean, d.spread, d.groups, tests) for d in table.ours]
-    return table.assign(n_train=n, setting=", ".join(map(str, (*setting[:1], *setting[2:]))))
+    return table.assign(n_train=n, setting=", ".join(map(str, (*setting[:1], *setting[2:]))) or "no runs")
 
 
 def _together(parts: pd.Series) -> str:

@@ -120,16 +120,24 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     if found and len(glance := overview(rows)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
         parts.append(("The systems at a glance", text, glance, charts.by_labels(rows)))
-    asked = [("Is it the mixing?", runs)]
-    if len(wrong := runs[marked(runs, WRONG)]) < len(runs):
-        asked.append(("Is it the mixing, with wrong labels?", wrong))
+    if len(several := claims.ahead(judged)):
+        wide = several.assign(text=[ours.text() for ours in several.ours]).pivot(
+            index=["pair", "data"], columns="n_train", values="text")
+        wide = wide[sorted(wide, key=size)].rename(columns="n = {}".format).fillna("–").reset_index()
+        settings = several.drop_duplicates("n_train")[["n_train", "setting"]].itertuples(index=False)
+        text = ("Mean paired difference in points over the same data sets for all sizes. Settings may differ by size, "
+                "too: " + "; ".join(f"n = {n}: {setting}" for n, setting in settings) + ".")
+        wide = wide.rename(columns={"pair": "comparison", "data": "data sets"}).rename_axis(None, axis=1)
+        parts.append(("Who is ahead, by number of labels", text, wide, charts.gains(several)))
+    asked, wrong = [("Is it the mixing?", runs)], runs[marked(runs, WRONG)]
+    if len(wrong) < len(runs):
+        asked += [("Is it the mixing, with wrong labels?", mine) for _, mine in wrong.groupby("profile")]
     for (title, some), n in product(asked, SIZES):
         if len(every := controls.beside_controls(some, n)) > 1:
             text = (f"Every system with n = {n} labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
                     "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
                     "table.")
-            title, small = (title, True) if n == claims.SMALL else (f"{title} n = {n}", False)
-            parts.append((title, text, controls.readable(every), charts.gains(judged) if small else None))
+            parts.append((title + f" n = {n}" * (n != claims.SMALL), text, controls.readable(every), None))
     for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
         smallest = table[table.n_train == table.n_train.iloc[0]]
