@@ -21,7 +21,7 @@ from dnm.runs.results import frame
 from dnm.study import claims, controls, report, tables
 from dnm.study.beside import beside, comparable_runs, kept_runs, side_by_side
 from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, published, table_methods, table_rows
-from dnm.study.statistics import difference, holm, seeds_needed
+from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -362,26 +362,32 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
         assert row.verdict == verdict and row.ours.mean == pytest.approx(own) and row.each == pytest.approx(dict.fromkeys(data, own))
     theirs = published().query("n_train == '200' and encoder != 'cnn or lstm' and table < 6 and dataset != 'sst1'").pivot(index="dataset", columns="method", values="accuracy")
     assert rows.paper["DNM > Plain fine-tuning (n = 200)"] == pytest.approx((theirs.dnm - theirs.plain).mean())
-    several = claims.ahead(table)  # n = 2000 has another data set
-    assert set(several.n_train) == {"50", "200", "1000"} and set(several.data) == {"subj mr sst2"}
+    several = claims.ahead(runs)  # n = 2000 has another data set
+    assert list(dict.fromkeys(several["where"])) == [f"{n} labels, 0 steps" for n in (50, 200, 1000)] and set(several.data) == {"subj mr sst2"}
+    longer = made_up({key: [value + 10 + (key[2] == "dnm") for value in values] for key, values in small.items()}, steps=77)
+    for record in longer:  # another setting of n = 50 stands beside it
+        record["history"] = [{"step": 77, "validation_accuracy": 0.5}]
+    beside_it = claims.ahead(pd.concat([runs, frame(longer)], ignore_index=True)).set_index(["where", "part"]).ours
+    assert beside_it["50 labels, 77 steps", "DNM > Plain fine-tuning (n = 50)"].mean == pytest.approx(
+        beside_it["50 labels, 0 steps", "DNM > Plain fine-tuning (n = 50)"].mean + 1)
     ahead = charts.gains(several)
     symbols = {(trace.name, trace.marker.symbol) for trace in ahead.data}
     assert {("subj", "circle-open"), ("mr", "diamond-open"), ("sst2", "square-open")} < symbols and len(symbols) == 5
     assert [note.text for note in ahead.layout.annotations[:2]] == ["SenMixup &gt; Plain fine-tuning", "DNM &gt; SenMixup"]
     shown = next(trace for trace in ahead.data if trace.name == "ours, over the data sets" and list(trace.y) == pytest.approx(
         [rows.ours[f"DNM > Plain fine-tuning (n = {n})"].mean for n in (50, 200, 1000)]))
-    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == list(shown.text) == ["50", "200", "1000"]
+    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == [f"{n} labels<br>0 steps" for n in (50, 200, 1000)]
     found = pd.concat([part for _, part in report.tables(runs)])
     curves = charts.by_labels(found)
     mean = next(trace for trace in curves.data if trace.name == "DNM" and trace.line.width == 2.5)
     assert list(mean.text) == ["50"] and mean.y[0] == pytest.approx(np.mean(small["subj", 50, "dnm"]))  # others have other settings: no line
     line = next(trace for trace in curves.data if trace.name == "DNM" and list(trace.text) == ["200", "1000"] and trace.line.width == 2.5)
     assert list(line.y) == pytest.approx([np.mean(cells(n)["subj", n, "dnm"]) for n in (200, 1000)])
-    assert not len(claims.ahead(table[table.n_train == "50"])) and charts.by_labels(found[found.n_train == "50"]) is None
+    assert not len(claims.ahead(frame(made_up(small)))) and not len(claims.ahead(frame([]))) and charts.by_labels(found[found.n_train == "50"]) is None
     report.write(runs, tmp_path)
     text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
     assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
-    assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by number of labels\u003cbr") == 1
+    assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by number of labels and steps\u003cbr") == 1
     assert stored.set_index("part").each_mr["DNM > Plain fine-tuning (n = 200)"] == pytest.approx(rows.each["DNM > Plain fine-tuning (n = 200)"]["mr"])
 
 
@@ -466,6 +472,33 @@ def test_the_readmes_accuracies_are_those_of_the_kept_runs():
             theirs = f" ({paper[data, name.name]:.1f})" if (data, name.name) in paper.index else ""
             assert cell == ours[data, name.title] + theirs, (title, data)
     assert rows == 7
+
+
+def test_what_the_readme_says_in_words_is_what_the_kept_runs_say():
+    kept, text = kept_runs(), " ".join((ROOT / "README.md").read_text().split())
+    ours = claims.verdicts(kept).set_index("part")
+    gaps = claims.ahead(kept).set_index(["where", "pair"]).ours
+    dnm, alone, over = (ours.ours[f"{pair} (n = 50)"] for pair in (
+        "DNM > Plain fine-tuning", "Label embeddings, no mixing > Plain fine-tuning", "DNM > Label embeddings, no mixing"))
+    longer, more = (gaps[f"{n} labels, 200 steps", "DNM > Plain fine-tuning"] for n in (50, 200))
+    each = ours.each["DNM > Label embeddings, no mixing (n = 50)"]
+    random, nonlinear = ours.ours["DNM > DNM, random partners (n = 50)"], ours.ours["NonlinearMixup > Plain fine-tuning (n = 50)"]
+    assert set(ours.verdict[[f"DNM > {who} (n = 50)" for who in ("Plain fine-tuning", "WordMixup", "SenMixup", "NonlinearMixup")]]) == {"holds"}
+    assert more.low < 0 < more.high
+    few = comparable_runs(kept).query("encoder == 'minilm' and n_train == '50' and profile in ('quick', 'quick (steps=200, eval_every=200)')")
+    leads = [paired(by_seed(few[few.profile == name], "method", rows=("dataset", "seed")), (1, "dnm"), (-1, "plain")) for name in sorted(set(few.profile))]
+    same = leads[0].reindex(leads[1].index)
+    assert not same.isna().any() and len(same) == longer.pairs
+    for told in (f"after 50 steps DNM beats plain fine-tuning by {dnm.mean:.1f} points, and so do its label embeddings",
+                 f"by {dnm.mean:.1f} points ({dnm.pairs} pairs of runs, 95% interval {dnm.low:.1f} to {dnm.high:.1f}; the paper's lead is "
+                 f"{ours.paper['DNM > Plain fine-tuning (n = 50)']:.1f})",
+                 f"alone gain the same {alone.mean:.1f} points", f"{round(over.mean, 1) + 0.0:.1f} on average ({over.low:.1f} to {over.high:+.1f}), "
+                 f"{each['mr']:.1f} on MR, {each['sst1']:+.1f} on SST-1", f"({round(random.mean, 1) + 0.0:.1f}, {random.low:.1f} to {random.high:+.1f})",
+                 f"NonlinearMixup is {-nonlinear.mean:.1f} points *behind*",
+                 f"lead is {longer.mean:.1f} ({longer.low:.1f} to {longer.high:+.1f}, {longer.pairs} pairs; the same seeds had "
+                 f"{same.groupby(level=0).mean().mean():.1f} after 50), with 200 labels, too, {more.mean:.1f} "
+                 f"({more.low:.1f} to {more.high:+.1f}, {more.pairs} pairs)"):
+        assert told in text, told
 
 
 def test_the_page_on_speed_tells_what_was_measured():

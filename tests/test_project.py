@@ -224,8 +224,8 @@ def test_the_house_stays_small():
     assert lines(*root) <= 2270  # 1,900 without the related systems and the laboratory
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 865  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
-    assert lines(*own) <= 2420  # 2,270 without what damaged and hostile files, and newer versions, need
-    assert lines(*{*FILES} - {*own}) <= 7570  # 5,600 is wanted, 700 of the related systems, 200 of runs by size
+    assert lines(*own) <= 2425  # 2,270 without what damaged and hostile files, and newer versions, need
+    assert lines(*{*FILES} - {*own}) <= 7585  # 5,600 is wanted, 700 of the related systems, 200 of runs by size
 
 
 def test_every_wing_opens_with_a_paragraph_and_nothing_else():

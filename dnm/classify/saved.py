@@ -126,7 +126,7 @@ def load(kind: type, folder: Path, device: str):
     """The classifier in a folder, of class ``kind``; a `DnmError` where it is none or damaged."""
     if not (folder / HEAD).is_file():
         earlier = "; it was saved by an earlier version: save it again" * (folder / "model.safetensors").is_file()
-        why = f"it has no {HEAD}{earlier}" if folder.is_dir() else "there is no such folder"
+        why = f"it has no {HEAD}{earlier}" if folder.is_dir() else "there is no such folder; `dnm fit` makes one"
         raise DnmError(f"{folder} is not a saved model: {why}")
     with mendable(f"{folder} is not a readable model: {{}}"):
         about = unsealed(read_json(folder / "config.json")["dnm"])

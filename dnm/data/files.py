@@ -226,8 +226,8 @@ def _without_gaps(source: Source, at: list[int], found: dict[str, list], strict:
             said.append(f"{len(gaps)} without a {kind} ({source.word} {shown})")
             kept = [i for i in kept if values[i] is not None]
     if len(at) - len(kept) > (0 if strict else len(at) / 10):
-        raise DnmError(f"{source.name}: of {len(at)} rows {' and '.join(said)}; fill them in, or name another "
-                       "column")
+        raise DnmError(f"{source.name}: of {len(at)} rows {' and '.join(said)}; fill them in, move these rows "
+                       "to another file (`dnm predict` needs no labels), or name another column")
     source.notes.extend([f"left out of {len(at)} rows: {' and '.join(said)}"] if said else [])
     return kept
 

@@ -261,6 +261,8 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
     import openpyxl
 
     with file:
+        if not zipfile.is_zipfile(file):
+            raise DnmError(f"cannot read {source.name}: it holds no Excel workbook; if it is CSV, name it .csv")
         unpacked, packed = sum(part.file_size for part in zipfile.ZipFile(file).infolist()), file.seek(0, io.SEEK_END)
         _no_bomb(source.name, unpacked, packed)
         if unpacked > BYTES:

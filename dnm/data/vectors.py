@@ -18,7 +18,7 @@ def word_vectors(known: dict[str, int], size: int, path: str) -> Tensor:
         import pandas as pd
 
         vectors, words = hub.glove_files()
-        vectors, words = np.load(vectors, mmap_mode="r", allow_pickle=False), pd.read_parquet(words)["index"]
+        vectors, words = np.lib.format.open_memmap(vectors, "r"), pd.read_parquet(words)["index"]
         rows = np.flatnonzero(words.isin([*known]))
         table = torch.randn(size, vectors.shape[1]).mul_(0.1)
         table[[known[word] for word in words[rows]]] = torch.from_numpy(vectors[rows])

@@ -149,7 +149,8 @@ def by_labels(rows) -> go.Figure | None:
         return None
     heading = ("Accuracy by number of labels<br><sub>thick: ours ± standard error, joined where steps, rates and "
                "precision are the same; thin, open: the paper's</sub>")
-    figure, sizes = _panels([*map(short, data)], "accuracy (%)", 340, heading, rows.n_train)
+    sizes = sorted(set(rows.n_train), key=lambda n: float(n.replace("all", "inf")))
+    figure = _panels([*map(short, data)], "accuracy (%)", 340, heading, [f"n = {n}" for n in sizes])
     named, titles, told = set(), [title for title, _ in by_title(rows)], "n = %{text}: %{y:.1f}%<extra>%{fullData.name}"
     for place, name in enumerate(data):
         for title, every in by_title(rows[rows.dataset == name]):
@@ -157,25 +158,27 @@ def by_labels(rows) -> go.Figure | None:
             look = dict(name=plain.figure(title), legendgroup=title, mode="lines+markers", row=place // 2 + 1,
                         col=place % 2 + 1)
             for _, mine in every.groupby(["profile", "device"], sort=False):
-                figure.add_scatter(x=mine.n_train.map(sizes) + shift, y=mine.ours, text=mine.n_train, **look,
+                figure.add_scatter(x=mine.n_train.map(sizes.index) + shift, y=mine.ours, text=mine.n_train, **look,
                                    error_y=dict(array=mine.error), hovertemplate=f"{told}</extra>", marker_size=8,
                                    line=dict(color=colour, dash=dash, width=2.5), showlegend=title not in named)
                 named.add(title)
-            figure.add_scatter(x=every.n_train.map(sizes), y=every.paper, text=every.n_train, **look, opacity=0.5,
+            figure.add_scatter(x=every.n_train.map(sizes.index), y=every.paper, text=every.n_train, **look, opacity=0.5,
                                hovertemplate=f"{told}, the paper's</extra>", showlegend=False,
                                line=dict(color=colour, dash=dash, width=1), marker=dict(size=8, symbol="diamond-open"))
     return figure
 
 
 def gains(table) -> go.Figure:
-    """What one system is ahead of another by number of labels, for `dnm.study.claims.ahead`; a panel a comparison.
+    """What one system is ahead of another by labels and steps, for `dnm.study.claims.ahead`; a panel a comparison.
 
     The mean over the data sets with its 95% interval, each data set's mean, the paper's.
     """
     pairs, names = list(dict.fromkeys(table.pair)), list(dict.fromkeys(n for each in table.each for n in each))
-    heading = "Who is ahead, by number of labels<br><sub>above the line: the first named; bars: 95% intervals</sub>"
-    figure, sizes = _panels([wrapped(pair, 46) for pair in pairs], "points", 250, heading, table.n_train)
-    named, told = set(), "n = %{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
+    heading = "Who is ahead, by number of labels and steps<br><sub>above 0: the first named; bars: 95% intervals</sub>"
+    labels = list(dict.fromkeys(table["where"]))
+    figure = _panels([wrapped(pair, 46) for pair in pairs], "points", 250, heading,
+                     [where.replace(", ", "<br>") for where in labels])
+    named, told = set(), "%{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
     for place, pair in enumerate(pairs):
         mine = table[table.pair == pair]
         ours = pd.DataFrame(map(vars, mine.ours))
@@ -185,21 +188,20 @@ def gains(table) -> go.Figure:
             color="#767676", symbol=f"{SYMBOLS[i % len(SYMBOLS)]}-open", size=8), None) for i, name in enumerate(names)]
         looks.append(("ours, over the data sets", ours["mean"], dict(color=PALETTE[0], size=11), bars))
         for name, values, marker, error in looks:
-            figure.add_scatter(x=mine.n_train.map(sizes), y=values, text=mine.n_train, name=name, legendgroup=name,
-                               mode="markers", marker=marker, error_y=error, showlegend=name not in named,
-                               row=place // 2 + 1, col=place % 2 + 1, hovertemplate=told)
+            figure.add_scatter(x=mine["where"].map(labels.index), y=values, text=mine["where"], name=name,
+                               legendgroup=name, showlegend=name not in named, mode="markers", marker=marker,
+                               error_y=error, row=place // 2 + 1, col=place % 2 + 1, hovertemplate=told)
             named.add(name)
     return figure.add_hline(y=0, **_RULE)
 
 
-def _panels(titles: list[str], y_title: str, height: int, heading: str, n: pd.Series) -> tuple[go.Figure, dict]:
-    """Two panels a row, each ``height`` pixels, over numbers of labelled sentences; where each of these stands."""
-    rows, sizes = -(-len(titles) // 2), sorted(set(n), key=lambda size: float(size.replace("all", "inf")))
+def _panels(titles: list[str], y_title: str, height: int, heading: str, labels: list[str]) -> go.Figure:
+    """Two panels a row, each ``height`` pixels; ``labels`` stand at 0, 1, … of the x axis."""
+    rows = -(-len(titles) // 2)
     figure = make_subplots(rows, 2, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / rows)
-    figure.update_xaxes(tickvals=[*range(len(sizes))], ticktext=sizes, range=[-0.5, len(sizes) - 0.5])
-    figure.update_xaxes(title_text="labelled sentences", row=rows).update_yaxes(title_text=y_title)
-    figure = titled(figure, heading, 230 + height * rows, legend=-0.32 / rows, t=110, b=90)
-    return figure, {size: place for place, size in enumerate(sizes)}
+    figure.update_xaxes(tickvals=[*range(len(labels))], ticktext=labels, range=[-0.5, len(labels) - 0.5])
+    figure.update_yaxes(title_text=y_title)
+    return titled(figure, heading, 230 + height * rows, legend=-0.32 / rows, t=110, b=90)
 
 
 def lines(x: Sequence, series: dict[str, Sequence], title: str, x_title: str, y_title: str) -> go.Figure:

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from dnm.config import SCRATCH as FROM_SCRATCH
 from dnm.methods import METHODS
 from dnm.plots.look import numbers
-from dnm.study.beside import comparable_runs, fullest
+from dnm.study.beside import SETTING, comparable_runs, fullest
 from dnm.study.experiments import SCRATCH, SIZES, place, published
 from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
 
@@ -65,12 +66,33 @@ def by_size(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def ahead(judged: pd.DataFrame) -> pd.DataFrame:
-    """Of `by_size`, the comparisons that two sizes or more have with the same data sets; ``pair`` is their name."""
-    judged = judged[judged.verdict != "not run"].assign(pair=judged.part.str.replace(r" \(n = .*", "", regex=True))
-    counts = judged.groupby(["pair", "data"]).n_train.transform("nunique")
-    most = counts == counts.groupby(judged.pair).transform("max")  # the data sets that most sizes have
-    return judged[most & (counts > 1)]
+def ahead(runs: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of two or more sizes and settings with the same data sets, as `verdicts`, not corrected.
+
+    ``pair`` names the comparison, ``where`` the number of labels and of steps; of settings that share these the one
+    with most data sets, then runs, counts.
+    """
+    runs, tables = comparable_runs(runs), {}
+    for n, some in ((n, runs[(runs.n_train == n) & ~runs.encoder.isin(FROM_SCRATCH)]) for n in SIZES):
+        settings = (mine for _, mine in some.groupby(SETTING))
+        for mine in sorted(settings, key=lambda mine: (-mine.dataset.nunique(), -len(mine))):
+            steps = max((history[-1]["step"] for history in mine.history if history), default=0)
+            tables.setdefault((SIZES.index(n), steps), (mine, n))
+    found = pd.concat([verdicts(*tables[key]).assign(where=f"{tables[key][1]} labels, {key[1]} steps")
+                       for key in sorted(tables)] or [verdicts(runs).assign(where="")], ignore_index=True)
+    found = found[found.verdict != "not run"]
+    found = found.assign(pair=found.part.str.replace(r" \(n = .*", "", regex=True))
+    counts = found.groupby(["pair", "data"])["where"].transform("nunique")
+    most = counts == counts.groupby(found.pair).transform("max")  # the data sets that most of them have
+    return found[most & (counts > 1)]
+
+
+def ahead_readable(found: pd.DataFrame) -> pd.DataFrame:
+    """An `ahead` table as people read it: a row a comparison, a column for what was trained."""
+    found = found.assign(text=[f"{ours.text()}, {ours.pairs} pairs" for ours in found.ours])
+    wide = found.rename(columns={"pair": "comparison", "data": "data sets"}).pivot_table(
+        index=["comparison", "data sets"], columns="where", values="text", aggfunc="first", sort=False)
+    return wide[list(dict.fromkeys(found["where"]))].fillna("–").reset_index().rename_axis(None, axis=1)
 
 
 def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:

@@ -120,15 +120,12 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     if found and len(glance := overview(rows)):
         text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
         parts.append(("The systems at a glance", text, glance, charts.by_labels(rows)))
-    if len(several := claims.ahead(judged)):
-        wide = several.assign(text=[ours.text() for ours in several.ours]).rename(
-            columns={"pair": "comparison", "data": "data sets"}).pivot_table(
-            index=["comparison", "data sets"], columns="n_train", values="text", aggfunc="first", sort=False)
-        wide = wide[sorted(wide, key=size)].rename(columns="n = {}".format).fillna("–").reset_index()
-        settings = several.drop_duplicates("n_train")[["n_train", "setting"]].itertuples(index=False)
-        text = ("Mean paired difference in points over the same data sets for all sizes. Settings may differ by size, "
-                "too: " + "; ".join(f"n = {n}: {setting}" for n, setting in settings) + ".")
-        parts.append(("Who is ahead, by number of labels", text, wide.rename_axis(None, axis=1), charts.gains(several)))
+    if len(several := claims.ahead(runs)):
+        settings = several.drop_duplicates("where")[["where", "setting"]].itertuples(index=False)
+        text = ("Mean paired difference in points [95% interval], over the same data sets. Columns differ in more than "
+                "labels and steps: " + "; ".join(f"{where}: {setting}" for where, setting in settings) + ".")
+        parts.append(("Who is ahead, by number of labels and steps", text, claims.ahead_readable(several),
+                      charts.gains(several)))
     asked, wrong = [("Is it the mixing?", runs)], runs[marked(runs, WRONG)]
     if len(wrong) < len(runs):
         asked += [("Is it the mixing, with wrong labels?", mine) for _, mine in wrong.groupby("profile")]
