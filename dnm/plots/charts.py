@@ -176,7 +176,7 @@ def gains(table) -> go.Figure:
     pairs, names = list(dict.fromkeys(table.pair)), list(dict.fromkeys(n for each in table.each for n in each))
     heading = "Who is ahead, by number of labels and steps<br><sub>above 0: the first named; bars: 95% intervals</sub>"
     labels = list(dict.fromkeys(table["where"]))
-    figure = _panels([wrapped(pair, 46) for pair in pairs], "points", 250, heading,
+    figure = _panels([wrapped(pair, 52) for pair in pairs], "points", 250, heading,
                      [where.replace(", ", "<br>") for where in labels])
     named, told = set(), "%{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
     for place, pair in enumerate(pairs):
