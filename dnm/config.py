@@ -75,8 +75,8 @@ class RunConfig:
     label_column: str = ""  # column that holds the classes, guessed if empty
     word_vectors: str = ""  # of cnn and lstm: glove, or a text file in GloVe's format; else random
     synonyms: str = ""  # of eda, a file (a word, a tab, its synonyms a line) or wordnet; else neighbouring embeddings
-    wrong_labels: float = 0.0  # share of the training labels that are made wrong, to see which method stands it
     translators: str = ""  # of back-translation, two models, there and back: folders or Hub ids, a comma between
+    wrong_labels: float = 0.0  # share of the training labels that are made wrong, to see which method stands it
 
     @classmethod
     def create(cls, profile: str = "quick", **settings) -> "RunConfig":

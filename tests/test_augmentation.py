@@ -422,6 +422,18 @@ def test_empty_copies_are_dropped_and_a_run_of_translations_goes_on(translated, 
     assert augment.translations(translated(seed=7), TEXTS) == [[], [], []]
 
 
+def test_a_newer_transformers_that_loads_no_translator_names_the_one_that_was_tried(marian, monkeypatch):
+    from dnm.data import augmentation, pretrained
+
+    def fails(*_, **__):
+        raise TypeError("an unexpected keyword")
+
+    monkeypatch.setattr(hf.AutoModelForSeq2SeqLM, "from_pretrained", fails)
+    monkeypatch.setattr(pretrained, "version", lambda _: "99.1")
+    with pytest.raises(DnmError, match=f"cannot load the translator .*an unexpected keyword.*99.1 is newer than {pretrained.TRIED}"):
+        augmentation.translator(marian[0])
+
+
 def test_what_is_no_translator_says_so(tiny, tiny_models, marian, tmp_path):
     encoder, there = str(tiny_models["bert"]), str(marian[0])
     with pytest.raises(DnmError, match=r"cannot load the translator in .*from text to text"):

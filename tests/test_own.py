@@ -402,7 +402,7 @@ def test_a_table_too_small_to_compare_on_is_told_before_anything_is_trained(tiny
 
 @pytest.mark.parametrize(("columns", "options", "told"), [
     (["shop", "kind"], [], "'shop', 'kind' could each be the column of the classes; say which (--label, label_column)"),
-    (["number"], ["--label", "number"], "40 classes among 40 rows: few, or a running number?")])
+    (["number"], ["--label", "number"], "40 classes among 40 rows: too few of each, or a running number?")])
 def test_columns_that_are_not_sure_to_be_the_classes_are_refused(corpus, tmp_path, capsys, columns, options, told):
     made = {"shop": ["north", "south"] * 20, "kind": ["praise", "question", "complaint", "praise"] * 10, "number": range(40)}
     pd.DataFrame({"remark": corpus[0][:40]} | {name: made[name] for name in columns}).to_csv(tmp_path / "a.csv", index=False)

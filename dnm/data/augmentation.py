@@ -23,6 +23,7 @@ import numpy as np
 
 from dnm.config import RunConfig
 from dnm.data import hub
+from dnm.data.pretrained import by_transformers
 from dnm.disk import read_json, write_json
 from dnm.errors import DnmError, mendable, project_root, say_once
 
@@ -257,13 +258,14 @@ def round_trip(text: str, there, back, seed: int) -> str:
 def translator(folder: Path):
     """The model of `transformers` in a folder as a function; its weights are read from safetensors only."""
     import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     local = dict(local_files_only=True, trust_remote_code=False)
-    with mendable(f"cannot load the translator in {folder} ({{}}): it has to be a model from text to text with its "
-                  "tokenizer; that of Marian's models needs `pip install sentencepiece sacremoses`"):
+    with by_transformers(f"cannot load the translator in {folder} ({{}}): it has to be a model from text to text with "
+                         "its tokenizer; that of Marian's models needs `pip install sentencepiece sacremoses`"):
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         model, found = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
                                                              output_loading_info=True, **local)

@@ -41,9 +41,9 @@ def read(file: str, text: str = "", label: str = "", say=_to_stderr,
         for note in table.notes:
             say(f"{table.file}: {note}" + "; --text and --label name others" * ("(guessed; other columns" in note))
     names, parts = numbered(Path(file), tables)
-    if 2 * len(names) > sum(map(len, parts.values())):
-        raise DnmError(f"{len(names)} classes among {sum(map(len, parts.values()))} rows: few, or a running number? "
-                       "Name the column of the classes (--label, label_column)")
+    if 2 * len(names) > (rows := sum(map(len, parts.values()))):
+        raise DnmError(f"{len(names)} classes among {rows} rows: too few of each, or a running number? Name the column "
+                       "of the classes (--label, label_column)")
     test, learn = parts.pop("test", Split([], np.array([], int))), joined(parts.values())
     if twice := len({*map(same, test.texts)} & {*map(same, learn.texts)}):
         say(f"{file}: {twice} test sentences are also among those to learn from")
