@@ -267,7 +267,7 @@ def test_the_first_screen_holds_the_answer_and_the_navigation(browser, report, s
     page, _, errors = drive.offline(browser, report, **settings)
     height, width = page.viewport_size["height"], page.viewport_size["width"]
     study, said = page.locator("#answer p").all()[:2]
-    assert study.inner_text().startswith("The study itself (50 labels, 4 data sets")
+    assert study.inner_text().startswith("The study itself, 50 labels, 4 data sets")
     assert "cannot be told" in said.inner_text() and re.search(r"plain fine-tuning \([-+]\d\.\d, [-+]\d\.\d", said.inner_text())
     seen = height * (0.65 if settings else 0.5)  # two paragraphs take more of a narrow screen
     assert said.bounding_box()["y"] + said.bounding_box()["height"] < seen

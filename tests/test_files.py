@@ -280,7 +280,7 @@ def test_a_first_row_that_is_no_header_counts(tmp_path, separator):
 def test_labels_in_one_spelling():
     assert tidy_labels([1, 1.0, "1", " 1.0 ", True, "TRUE", "true", np.True_, "good ", " good", 0.5, -2.0, "1.10", np.float32(3)]) == \
         ["1", "1", "1", "1", "True", "True", "True", "True", "good", "good", "0.5", "-2", "1.10", "3"]
-    assert tidy_labels(["u\u0308bel", "übel", "\xa0gut"]) == ["übel", "übel", "gut"]
+    assert tidy_labels(["u\u0308bel", "übel", "\xa0gut", "zu\r\nteuer"]) == ["übel", "übel", "gut", "zu teuer"]
 
 
 def test_classes_are_in_the_order_of_numbers_where_all_are(tmp_path):

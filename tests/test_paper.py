@@ -431,6 +431,7 @@ def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_
     shown = [re.sub(r"<br>|\s", "", html.unescape(text)) for text in figure.layout.yaxis.ticktext]  # escaped, and in lines
     assert shown == [re.sub(r"\s", "", part) for part in judged.part[judged.verdict != "not run"]]
     text = (ROOT / "data" / "report" / "paper.md").read_text()
+    assert text.split("\n")[2] == controls.finding(kept_runs())
     assert "a bar can lie clear of zero and its comparison still *cannot be told*" in text
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import unicodedata
 
 import numpy as np
@@ -105,7 +106,7 @@ def files(draw, rows):
 
 
 def tidied(label: str) -> str:
-    label = unicodedata.normalize("NFC", label.strip())
+    label = unicodedata.normalize("NFC", re.sub(r"\s+", " ", label).strip())
     return {"true": "True", "false": "False"}.get(label.casefold(), label)
 
 

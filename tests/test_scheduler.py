@@ -291,6 +291,22 @@ def test_who_waits_for_anothers_run_says_so(tiny, tmp_path, patience):
     assert run_all([config], store, workers=1, on_status=listen, stop=patience)
 
 
+def test_what_a_killed_process_noted_does_not_count_as_training(tiny, tmp_path, patience):
+    """Of two notes one is a dead process's, the other's run is locked, so that somebody trains it."""
+    alive, dead, store, noted = tiny(method="plain"), tiny(method="dnm"), RunStore(tmp_path), []
+    held = store.lock(alive)
+    held.acquire()
+    for config in (alive, dead):
+        store.put_note(config, 1, [])
+
+    def listen(status: Status) -> None:
+        noted.append({*store.notes()})
+        held.release()
+
+    assert len(run_all([alive, dead], store, workers=1, on_status=listen, stop=patience)) == 2
+    assert noted[0] == {alive.hash}
+
+
 def test_a_store_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / ".locks" / ".dnm-lock-probe").mkdir(parents=True)  # opening it fails, for root, too
     with pytest.raises(DnmError, match=f"cannot write to {re.escape(str(tmp_path / '.locks'))}: .+; name another folder"):

@@ -151,7 +151,7 @@ def test_the_reports_three_sentences_follow_from_its_runs(gaps, said):
 def test_a_report_is_written_where_no_runs_are_kept(monkeypatch, runs, tiny):
     records = run_all([tiny(method="plain"), tiny(method="dnm")], runs, workers=1)
     told = report.opening(frame(records))
-    assert "The study itself (50 labels" in told
+    assert "The study itself, 50 labels" in told
     monkeypatch.setattr(beside, "project_root", lambda: Path("/nowhere"))
     assert "The study itself" not in report.opening(frame(records)) and "cannot be told" in told
 

@@ -5,9 +5,8 @@ calibrates it comes out of these. So `dnm.DNMClassifier` sets a fifth of them as
 regression then learns from all, as SetFit does: there is no stop to choose). Nothing is tuned.
 
 SetFit (Tunstall et al. 2022) is trained by its own library: one epoch over pairs of sentences, 16 a step, rate 2e-5,
-then scikit-learn's logistic regression. ``setfit-r20`` draws pairs as its paper does, 20 equal and 20 unequal ones a
-sentence. ``setfit`` has the library's default, all pairs, the rarer kind oversampled: fewer where labels are few. Where
-they would be more, for up to 5,000 steps, it is the same fit as ``setfit-r20``.
+then scikit-learn's logistic regression. ``setfit-r20`` draws 20 equal and 20 unequal pairs a sentence, as its paper
+does; ``setfit`` has the library's default, all pairs, the rarer kind oversampled, or the same where these are more.
 """
 
 import inspect
@@ -205,8 +204,9 @@ def told(fits: pd.DataFrame) -> str:
     shown = {"accuracy": "Accuracy (%)", "f1": "Macro F1 (%)", "seconds": "Seconds of training, loading included",
              "calibration_error": "Expected calibration error (%), softmax of the bare scores",
              "calibrated_error": "Expected calibration error (%), with the temperature, where enough were set aside"}
-    if "clock" in fits:  # of fits from before, the wall's
-        shown["seconds"] += f", by the clock of the {' and the '.join(sorted(set(fits.clock.fillna('wall'))))}"
+    if (own := fits.get("clock", fits.system) == "processor").any():  # the wall's, of fits from before, had other work
+        fits = fits.assign(seconds=fits.seconds.where(own))
+        shown["seconds"] += f", of the processor, over {fits.split[own].nunique()} splits"
     fits = fits.astype({"calibrated_error": float})
     return "\n".join([
         f"Data set and training sentences of each class; {fits.split.nunique()} splits; {fits.n_test.max()} test "

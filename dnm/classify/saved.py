@@ -69,8 +69,8 @@ def save(classifier, folder: Path, about: dict) -> None:
 def taken(folder: Path) -> bool:
     """Whether a folder holds a model of ours; a `DnmError` where it holds anything else."""
     try:
-        # A process that was killed as it began leaves nothing but a temporary file.
-        if not folder.exists() or all(file.name.startswith(".config.json.") for file in folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before a training
+        if all(file.name.startswith(".config.json.") for file in folder.iterdir()):  # what a killed process leaves
             return False
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             if read_json(folder / "config.json")["model_type"] == "dnm":

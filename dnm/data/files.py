@@ -49,12 +49,12 @@ def same(text: str) -> str:
 
 
 def tidy_labels(values: Iterable) -> list[str]:
-    """Class names in one spelling: ``1.0`` is ``1``, ``TRUE`` is ``True``, blanks around them mean nothing."""
+    """Class names in one spelling: ``1.0`` is ``1``, ``TRUE`` is ``True``, blanks and line ends are one blank."""
     return [_tidy(str(value)) for value in values]
 
 
 def _tidy(label: str) -> str:
-    label = unicodedata.normalize("NFC", label.strip())
+    label = unicodedata.normalize("NFC", " ".join(label.split()))
     if re.fullmatch(r"-?[0-9]+\.0+", label):
         label = label[:label.index(".")]
     return label.title() if label.casefold() in ("true", "false") else label
@@ -174,6 +174,8 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | 
     else:  # not one value throughout, not one that is mostly missing
         merit = {name: -len({*values}) for name, values in shown.items()
                  if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
+    if kind == "text" and not columns:
+        raise DnmError(f"{source.name} is empty")
     if not merit:
         raise DnmError(f"{source.name}: no {kind} column; the file needs a text and a label column" +
                        "".join(f" ({note})" for note in source.notes if "one column" in note or "sheet" in note))

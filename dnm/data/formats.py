@@ -86,7 +86,9 @@ def _bytes(path: Path | str, content: bytes | None):
     if content is None and path.exists() and not path.is_file():  # reading a pipe or a device need not end
         raise DnmError(f"cannot read {path}: no ordinary file; name one, or - for standard input")
     file = path.open("rb") if content is None else io.BytesIO(content)
-    packed = file.read(2) == b"\x1f\x8b"
+    if not (start := file.read(2)):
+        raise DnmError(f"{path if content is None else 'standard input'} is empty")
+    packed = start == b"\x1f\x8b"
     file.seek(0)
     return _Unpacked(path if content is None else "standard input", fileobj=file) if packed else file
 

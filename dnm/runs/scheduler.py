@@ -94,6 +94,8 @@ class _Sweep:
             identity(*encoder)  # what is not there is told before anything is trained
         for config in self.todo:
             augmentation.source(config)
+            if store.note_path(config).exists() and self._left(config):  # a killed process's: nobody trains it
+                store.note_path(config).unlink(missing_ok=True)
         self.work = {config: units(config) for config in self.todo}  # loses a run when it ends
         self.done, self.under_way, self.graph, self.complaint = 0.0, {}, None, None
         self.lock = threading.RLock()  # a second thread watches where others train

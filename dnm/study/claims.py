@@ -13,7 +13,6 @@ from dnm.study.statistics import by_seed, difference, holm, paired, seeds_needed
 SIGNIFICANT, SMALL = 0.05, "50"  # the size that most claims are about
 Terms = tuple[tuple[int, tuple[str, str]], ...]  # signs, each with a method and a number of training sentences
 
-
 # Methods in plain words, where their titles are abbreviations.
 WORDS = {name: row.title for name, row in METHODS.items()} | {
     "dnm-no-sds": "DNM, farthest only", "dnm-no-lds": "DNM, nearest only", "dnm-no-dss": "DNM, one random partner",

@@ -21,8 +21,7 @@ def train(methods, seeds, profile, runs, save_models, results, workers, fleet, *
     with in_terminal() as show:
         records = run_all(configs, store, workers=workers, fleet=fleet, save_models=save_models, on_status=show)
     table = tables.summary(frame(records))
-    print(tables.caption(table), tables.readable(table).to_string(index=False), sep="\n")
-    print(f"runs: {store.folder}")
+    print(tables.caption(table), tables.readable(table).to_string(index=False), f"runs: {store.folder}", sep="\n")
     if save_models:
         ranked = frame(records).sort_values("validation", ascending=False, kind="stable")
         print("models, the best on validation sentences first:", *(

@@ -59,7 +59,7 @@ def finding(runs: pd.DataFrame) -> str:
         return ""
     rows = table.set_index("method")
     dnm, alone, rest = rows.to_plain["dnm"], rows.to_plain["label-embedding"], rows["to_label-embedding"]["dnm"]
-    return (f"The study itself (50 labels, {dnm.groups} data sets, {dnm.pairs} pairs of runs): DNM beside plain "
+    return (f"50 labels, {dnm.groups} data sets, {dnm.pairs} pairs of runs: DNM beside plain "
             f"fine-tuning {dnm.text()} points; its label embeddings without any mixing {alone.text()}; DNM beside "
             f"these {rest.text()}.")
 

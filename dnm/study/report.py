@@ -143,13 +143,14 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         for title, table in tables(still):
             shown = readable(table[table.runs > 0]).drop(columns=["paper", "off"])
             parts.append((f"{title}, frozen encoder", about(table), shown, None))
-    end = _not_run(rows)
+    end, lead = _not_run(rows), [*filter(None, (controls.finding(runs), LEGEND))]  # first the answer
     text = "\n".join([
-        "# Ours beside the paper\n", f"{LEGEND}\n",
+        "# Ours beside the paper\n", *(f"{text}\n" for text in lead),
         *(f"## {plain.markdown(title)}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
         *(["## The runs and the commands that repeat them\n", markdown(made)] if len(made) else [])])
     written = write_files(folder, {
-        "paper.md": text, "paper.csv": _flat(rows), "claims.csv": _flat(judged), "paper.html": _page(parts, end, made)})
+        "paper.md": text, "paper.csv": _flat(rows), "claims.csv": _flat(judged),
+        "paper.html": _page(lead, parts, end, made)})
     return [*written, *save(picture, folder / "claims", with_html=False)]
 
 
@@ -173,13 +174,13 @@ def _flat(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.10g")
 
 
-def _page(parts: list[tuple], end: str, made: pd.DataFrame) -> str:
+def _page(lead: list[str], parts: list[tuple], end: str, made: pd.DataFrame) -> str:
     """Everything on one page that opens without a network; figures interactive."""
     def emphasis(text: str) -> str:
         return "".join(f"<em>{piece}</em>" if i % 2 else piece for i, piece in enumerate(html.escape(text).split("*")))
 
     parts = [*parts, ("The runs", end, made, None)] if end or len(made) else parts
-    return page("Ours beside the paper", f"<p>{emphasis(LEGEND)}</p>", {
+    return page("Ours beside the paper", "".join(f"<p>{emphasis(text)}</p>" for text in lead), {
         f"s{number}": (title, f"<h2>{html.escape(title)}</h2><p>{emphasis(text)}</p>{table_html(table).to_html()}"
                               f"{figure_html(figure) if figure else ''}")
         for number, (title, text, table, figure) in enumerate(parts)})
