@@ -111,8 +111,14 @@ def test_the_best_is_said_as_it_is():
     best, tied = sorted(("logreg", "setfit"), key=lambda name: -fits[fits.system == name].accuracy.mean())
     ahead, behind, level = accuracy.verdict(fits).split(";")
     assert ahead.startswith(f"- mr, 8: {accuracy.TITLES[best]} has the highest mean, ")
-    assert "DNM -" in behind and accuracy.TITLES[tied] in level and "10 splits" in level
-    assert "| DNM | – |" in accuracy.told(fits)  # nothing was calibrated
+    assert "DNM -" in behind and accuracy.TITLES[tied] in level and "10 pairs" in level
+    assert "| DNM | – |" in accuracy.told(fits) and "subj" not in accuracy.told(fits)  # nothing was calibrated
+    other = fits.assign(data="subj", accuracy=fits.accuracy + 10 * (fits.system == "dnm"))
+    both = pd.concat([fits, other.iloc[:-1]])  # without the last of setfit's: a split counts where all have it
+    told = next(line for line in accuracy.told(both).splitlines() if line.startswith("- mr, subj, 8"))
+    means = {name: np.mean([mine.set_index("split").accuracy[:9 if data == "subj" else 10].mean() for data, mine in found.groupby("data")])
+             for name, found in both.groupby("system")}
+    assert f"{accuracy.TITLES[max(means, key=means.get)]} has the highest mean, {max(means.values()):.1f}%" in told and "19 pairs" in told
 
 
 def test_two_systems_with_one_fit_share_it(tiny_models, tmp_path, monkeypatch, capsys):

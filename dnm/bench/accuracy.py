@@ -1,8 +1,7 @@
 """How good is the classifier for people's own few labels, beside others? Same sentences, encoder and threads for all.
 
-A system gets m training sentences of each class, drawn anew for each split, and nothing else: what stops a training or
-calibrates it comes out of these. So `dnm.DNMClassifier` sets a fifth of them aside where that is enough (logistic
-regression then learns from all, as SetFit does: there is no stop to choose). Nothing is tuned.
+A system gets m training sentences of each class, drawn anew for each split; what stops or calibrates it comes out of
+these: `dnm.DNMClassifier` sets a fifth of them aside where that is enough. Nothing is tuned.
 
 SetFit (Tunstall et al. 2022) is trained by its own library: one epoch over pairs of sentences, 16 a step, rate 2e-5,
 then scikit-learn's logistic regression. ``setfit-r20`` draws 20 equal and 20 unequal pairs a sentence, as its paper
@@ -187,16 +186,16 @@ def table(fits: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def verdict(fits: pd.DataFrame) -> str:
-    """Who is best on one data set with one number of labels, and who is measurably behind."""
-    accuracy = by_seed(fits, "system", rows=("split",)).dropna()
-    best, *others = accuracy.mean().sort_values(ascending=False, kind="stable").index
-    gaps = [difference([paired(accuracy, (1, name), (-1, best))]) for name in others]
-    said = {True: [], False: []}
-    for name, gap, p in zip(others, gaps, holm(gap.p for gap in gaps), strict=True):
-        said[bool(p < 0.05)].append(f"{TITLES[name]} {gap.text()}")
-    return (f"- {fits.data.iloc[0]}, {fits.labels.iloc[0]}: {TITLES[best]} has the highest mean, "
-            f"{accuracy[best].mean():.1f}%; behind: {', '.join(said[True]) or 'none'}; {len(accuracy)} splits cannot "
-            f"tell it from: {', '.join(said[False]) or 'none'}")
+    """Who is best with one number of labels, on one data set or over several, and who is measurably behind."""
+    accuracy = by_seed(fits, "system", rows=("data", "split")).dropna()
+    means = accuracy.groupby(level=0).mean().mean().sort_values(ascending=False, kind="stable")
+    best, *others = means.index
+    gaps = [difference([gap for _, gap in paired(accuracy, (1, name), (-1, best)).groupby(level=0)]) for name in others]
+    found = [(f"{TITLES[name]} {gap.text()}", p < 0.05) for name, gap, p in
+             zip(others, gaps, holm(gap.p for gap in gaps), strict=True)]
+    behind, level = (", ".join(text for text, sure in found if sure == told) or "none" for told in (True, False))
+    return (f"- {', '.join(fits.data.unique())}, {fits.labels.iloc[0]}: {TITLES[best]} has the highest mean, "
+            f"{means[best]:.1f}%; behind: {behind}; {len(accuracy)} pairs cannot tell it from: {level}")
 
 
 def told(fits: pd.DataFrame) -> str:
@@ -214,4 +213,5 @@ def told(fits: pd.DataFrame) -> str:
         *(f"## {heading}\n\n{markdown(table(fits, column))}" for column, heading in shown.items()),
         "## Who is best\n\nBrackets: 95% bootstrap intervals of the difference in points, paired by split; behind: "
         "p < 0.05 by the sign-flip test, with Holm's correction within a line.\n",
-        *(verdict(mine) for _, mine in fits.groupby(["data", "labels"], sort=False)), ""])
+        *(verdict(mine) for by in ["labels"] * (fits.data.nunique() > 1) + [["data", "labels"]]
+          for _, mine in fits.groupby(by, sort=False)), ""])
