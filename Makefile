@@ -4,7 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 LAB := .venv/share/jupyter/lab/settings
 
-.PHONY: study test lab notebooks bench gpu lint clean
+.PHONY: install study test lab notebooks bench gpu lint clean
+
+install: $(READY)
 
 study: $(READY)
 	$(BIN)/dnm study

@@ -279,7 +279,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     (b"text,label\n", "no rows below"),
     (b"text,label\nNice, cosy,1\npoor,0\n", "line 2: more fields than columns"),
     (b'text,label\n"never closed,1\npoor,0\n', "cannot read bad.csv"),
-    (b"", "bad.csv is empty"), (b" \n\n", "bad.csv is empty"),
+    (b"", "bad.csv is empty"), (b" \n\n", "bad.csv is empty"), (b"\xff\xfe", "bad.csv is empty"),
     (b"text,label\na,1\nb,0\nc,1\nd,0\n", "fewer|few"),
 ])
 def test_bad_files_are_named_with_a_way_out(tmp_path, content, message):

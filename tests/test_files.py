@@ -196,7 +196,7 @@ def test_workbooks(tmp_path):
     table = read_table(tmp_path / "b.xlsx")
     assert table.texts == [*TEXTS, "5"] and table.labels == [*LABELS, "good"] and (table.text, table.label) == ("Text", "Label")
     assert table.rows == [*range(3, 43), 45]  # as the spreadsheet counts
-    assert table.notes == ["reads the sheet 'Reviews' (others: Ratings)", "left out of 42 rows: 1 without a text (row 44)"]
+    assert table.notes == ["reads the sheet 'Reviews' (others, for --sheet: Ratings)", "left out of 42 rows: 1 without a text (row 44)"]
     table = read_table(tmp_path / "b.xlsx", sheet="Ratings")
     assert table.texts == pandas.read_excel(tmp_path / "b.xlsx", sheet_name="Ratings")["text"].tolist()
     assert set(table.labels) == {"1", "True", "0"}

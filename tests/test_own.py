@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -268,6 +269,10 @@ def test_the_command_prints_table_and_recommendation_and_keeps_a_page(corpus, ti
     page = (tmp_path / "o" / "compare.html").read_text()
     assert "&lt;b&gt;texts.csv" in page and "<b>texts" not in page and "Nadeau" in page
     assert len(pd.read_csv(tmp_path / "o" / "compare.csv")) == 4
+    assert f"would give {max(map(corpus[1][:40].count, corpus[1])) / 40:.1%}" in told and "left out" not in told
+    assert main(["compare", str(name), "--methods", "logreg", "plain", "--folds", "2", "--repeats", "1", "--jobs", "1", "--out",
+                 str(tmp_path / "o"), "--encoder", "cnn", *AS_OPTIONS]) == 0
+    assert "; left out, as they need a pre-trained encoder: logreg\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folds", ["1", "99"])
@@ -371,6 +376,20 @@ def test_the_column_it_was_trained_on_is_remembered(corpus, tiny_models, tmp_pat
     pd.DataFrame({"reply": [text * 3 for text in corpus[0]], "remark": corpus[0]}).to_csv("b.csv", index=False)
     assert main(["predict", "m", "b.csv", "--out", "c.csv"]) == 0
     assert pd.read_csv("c.csv").predicted.tolist() == DNMClassifier.load("m").predict(corpus[0]).tolist()
+
+
+def test_a_model_that_could_not_be_kept_is_not_trained(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(DNMClassifier, "fit", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    (tmp_path / "kept").mkdir()
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "touch", refused)  # as where somebody else's folder is
+    for out, why in ((tmp_path / "file" / "model", errno.ENOTDIR), (tmp_path / "kept", errno.EACCES)):
+        assert main(["fit", str(table), "--out", str(out), *AS_OPTIONS]) == 2
+        assert f"error: cannot write to {out}: {os.strerror(why)}; name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("files", "told"), [

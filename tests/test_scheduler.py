@@ -20,8 +20,9 @@ from dnm.config import RunConfig
 from dnm.errors import DnmError
 from dnm.runs.plan import expected_seconds, plan, units
 from dnm.runs.progress import Status, duration, in_terminal
-from dnm.runs.scheduler import ATTEMPTS, RunsFailed, run_all
+from dnm.runs.scheduler import ATTEMPTS, RunsFailed, _Sweep, run_all
 from dnm.runs.store import RunStore
+from dnm.runs.workers import StopFile
 from dnm.study.experiments import experiment
 
 SEEDS = 3
@@ -291,20 +292,22 @@ def test_who_waits_for_anothers_run_says_so(tiny, tmp_path, patience):
     assert run_all([config], store, workers=1, on_status=listen, stop=patience)
 
 
-def test_what_a_killed_process_noted_does_not_count_as_training(tiny, tmp_path, patience):
-    """Of two notes one is a dead process's, the other's run is locked, so that somebody trains it."""
-    alive, dead, store, noted = tiny(method="plain"), tiny(method="dnm"), RunStore(tmp_path), []
-    held = store.lock(alive)
-    held.acquire()
+def test_what_a_killed_process_noted_does_not_count_as_training(tiny, tmp_path):
+    """Of two notes one stays as it was, a dead process's; the other's run goes on."""
+    alive, dead, store = tiny(method="plain"), tiny(method="dnm"), RunStore(tmp_path)
     for config in (alive, dead):
         store.put_note(config, 1, [])
-
-    def listen(status: Status) -> None:
-        noted.append({*store.notes()})
-        held.release()
-
-    assert len(run_all([alive, dead], store, workers=1, on_status=listen, stop=patience)) == 2
-    assert noted[0] == {alive.hash}
+    seen = []
+    sweep = _Sweep([alive, dead], store, set(), lambda status: seen.append(status.training))
+    with sweep._watched(threading.Event(), StopFile(tmp_path / "stop"), seconds=0.02):
+        wait_for(lambda: len(seen) > 3, 10)
+        assert not any(seen)
+        store.put_note(alive, 2, [])
+        wait_for(lambda: seen[-1], 10)
+        for config in (alive, dead):
+            store.note_path(config).unlink()
+        wait_for(lambda: not seen[-1], 10)
+    assert max(seen) == 1 and sweep.under_way.keys() == {alive}
 
 
 def test_a_store_that_cannot_be_written_is_named(tiny, tmp_path):

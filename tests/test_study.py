@@ -154,6 +154,8 @@ def test_a_report_is_written_where_no_runs_are_kept(monkeypatch, runs, tiny):
     assert "The study itself, 50 labels" in told
     monkeypatch.setattr(beside, "project_root", lambda: Path("/nowhere"))
     assert "The study itself" not in report.opening(frame(records)) and "cannot be told" in told
+    monkeypatch.setattr(beside, "kept_runs", lambda: frame(records))  # without the control
+    assert "The study itself" not in report.opening(frame(records))
 
 
 def test_a_reports_links_lead_somewhere_from_where_it_lies_or_are_text(tmp_path):

@@ -194,7 +194,7 @@ def verdict(fits: pd.DataFrame) -> str:
     found = [(f"{TITLES[name]} {gap.text()}", p < 0.05) for name, gap, p in
              zip(others, gaps, holm(gap.p for gap in gaps), strict=True)]
     behind, level = (", ".join(text for text, sure in found if sure == told) or "none" for told in (True, False))
-    return (f"- {', '.join(fits.data.unique())}, {fits.labels.iloc[0]}: {TITLES[best]} has the highest mean, "
+    return (f"- {', '.join(accuracy.index.unique(0))}, {fits.labels.iloc[0]}: {TITLES[best]} has the highest mean, "
             f"{means[best]:.1f}%; behind: {behind}; {len(accuracy)} pairs cannot tell it from: {level}")
 
 

@@ -67,9 +67,11 @@ def save(classifier, folder: Path, about: dict) -> None:
 
 
 def taken(folder: Path) -> bool:
-    """Whether a folder holds a model of ours; a `DnmError` where it holds anything else."""
+    """Whether a folder, made if need be, holds a model of ours; a `DnmError` where it cannot take one."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before a training
+        folder.mkdir(parents=True, exist_ok=True)
+        (probe := folder / ".config.json.probe").touch()  # what cannot be written is said before a training
+        probe.unlink()
         if all(file.name.startswith(".config.json.") for file in folder.iterdir()):  # what a killed process leaves
             return False
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):

@@ -174,8 +174,6 @@ def _chosen(source: Source, columns: dict, kind: str, asked: str, like: Table | 
     else:  # not one value throughout, not one that is mostly missing
         merit = {name: -len({*values}) for name, values in shown.items()
                  if len({*values}) > 1 and 10 * len(values) >= 9 * len(columns[name])} or dict.fromkeys(columns, 0)
-    if kind == "text" and not columns:
-        raise DnmError(f"{source.name} is empty")
     if not merit:
         raise DnmError(f"{source.name}: no {kind} column; the file needs a text and a label column" +
                        "".join(f" ({note})" for note in source.notes if "one column" in note or "sheet" in note))

@@ -54,6 +54,8 @@ def opened(path: Path | str, separator: str = "", sheet: str = "", known: Collec
             raise DnmError("standard input: more than a gigabyte; give a file")
         with _bytes(path, content) as file:
             head = file.read(4096)
+        if not head.strip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"):  # byte order marks and blanks
+            raise DnmError(f"{source.name} is empty")
         kind = _kind(source.name, head)
         if kind == "xlsx":
             _headed(source, _workbook(source, _bytes(path, content), sheet), known)
@@ -86,9 +88,7 @@ def _bytes(path: Path | str, content: bytes | None):
     if content is None and path.exists() and not path.is_file():  # reading a pipe or a device need not end
         raise DnmError(f"cannot read {path}: no ordinary file; name one, or - for standard input")
     file = path.open("rb") if content is None else io.BytesIO(content)
-    if not (start := file.read(2)):
-        raise DnmError(f"{path if content is None else 'standard input'} is empty")
-    packed = start == b"\x1f\x8b"
+    packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     return _Unpacked(path if content is None else "standard input", fileobj=file) if packed else file
 
@@ -274,7 +274,7 @@ def _workbook(source: Source, file, sheet: str) -> Iterator[tuple[int, tuple]]:
             raise DnmError(f"{source.name}: {unknown('sheet', sheet, pages)}")
         title = sheet or next(iter(pages))
         if len(pages) > 1 and not sheet:
-            source.notes.append(f"reads the sheet {title!r} (others: {', '.join(list(pages)[1:])})")
+            source.notes.append(f"reads the sheet {title!r} (others, for --sheet: {', '.join(list(pages)[1:])})")
         pages[title].reset_dimensions()  # some programs write wrong ones
         for number, row in enumerate(pages[title].iter_rows(values_only=True), start=1):
             if number > SHEET:

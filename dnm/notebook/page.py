@@ -59,7 +59,7 @@ def opening(runs: pd.DataFrame) -> str:
     picture.update_layout(height=130 + 50 * most.title.nunique(), margin_t=70)  # so that the table is in sight
     known = ""  # where no runs are kept, one's own are told of alone
     with contextlib.suppress(DnmError):
-        known = f"The study itself, {controls.finding(beside.kept_runs())}"
+        known = (told := controls.finding(beside.kept_runs())) and f"The study itself, {told}"
     return (f"<p>{html.escape(known)}</p><p>{html.escape(answer(most))}</p>{figure_html(picture)}"
             f"{table_html(tables.readable(table), tables.caption(table)).to_html()}"
             "<p>Mean ± standard error over the runs of each method; “to plain” is paired by seed." +

@@ -137,18 +137,16 @@ def verdicts(table) -> go.Figure:
 
 
 def by_labels(rows) -> go.Figure | None:
-    """Accuracy over the number of labelled sentences, a panel a data set, of the systems of `dnm.study.beside` frames.
+    """Accuracy over the number of labelled sentences, a panel a data set, of an encoder's rows of `dnm.study.beside`.
 
     Ours with their standard errors, in lines where settings are the same; the paper's thin and open. None where no data
     set has two sizes.
     """
-    scratch = rows.encoder.str.match(r"(cnn|lstm)?( \+ .*)?$")
-    rows = rows[(rows.runs > 0) & (rows.design == "systems") & ~scratch]
     several = rows.groupby("dataset", sort=False).n_train.nunique()
     if not len(data := list(several[several > 1].index)):
         return None
-    heading = ("Accuracy by number of labels<br><sub>thick: ours ± standard error, joined where steps, rates and "
-               "precision are the same; thin, open: the paper's</sub>")
+    heading = (f"Accuracy by number of labels, {plain.figure(rows.encoder.iloc[0])}<br><sub>thick: ours ± standard "
+               "error, joined where steps, rates and precision are the same; thin, open: the paper's</sub>")
     sizes = sorted(set(rows.n_train), key=lambda n: float(n.replace("all", "inf")))
     figure = _panels([*map(short, data)], "accuracy (%)", 340, heading, [f"n = {n}" for n in sizes])
     named, titles, told = set(), [title for title, _ in by_title(rows)], "n = %{text}: %{y:.1f}%<extra>%{fullData.name}"

@@ -94,9 +94,8 @@ class _Sweep:
             identity(*encoder)  # what is not there is told before anything is trained
         for config in self.todo:
             augmentation.source(config)
-            if store.note_path(config).exists() and self._left(config):  # a killed process's: nobody trains it
-                store.note_path(config).unlink(missing_ok=True)
         self.work = {config: units(config) for config in self.todo}  # loses a run when it ends
+        self.before = store.notes()  # a killed process's stay as they are
         self.done, self.under_way, self.graph, self.complaint = 0.0, {}, None, None
         self.lock = threading.RLock()  # a second thread watches where others train
         self.status.work_total, self.started = sum(self.work.values()), time.perf_counter()
@@ -227,7 +226,7 @@ class _Sweep:
             while not finished.wait(seconds):
                 if stop.is_set():
                     sign.set()
-                notes = self.store.notes()
+                notes = {run: note for run, note in self.store.notes().items() if note != self.before.get(run)}
                 training = [(config, notes[config.hash]) for config in self.todo if config.hash in notes]
                 for config, note in training:
                     self._note(config, note["step"], note["history"])

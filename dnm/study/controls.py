@@ -21,11 +21,11 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     averaged over the data sets that both have; the correction is over the whole table.
     """
     runs = comparable_runs(runs)
-    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(SYSTEMS)], n_train)
+    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin([*SYSTEMS, "logreg"])], n_train)
     if not len(runs):
         return pd.DataFrame()
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []
-    for name in filter(set(runs.method).__contains__, SYSTEMS):
+    for name in filter(set(runs.method).__contains__, [*SYSTEMS, "logreg"]):
         found = {data: mine.to_numpy() for data, mine in table[name].dropna().groupby(level=0)}
         gaps = {control: paired(table, (1, name), (-1, control)) if control != name else [] for control in CONTROLS}
         counts = {data: len(values) for data, values in found.items()}
@@ -59,9 +59,9 @@ def finding(runs: pd.DataFrame) -> str:
         return ""
     rows = table.set_index("method")
     dnm, alone, rest = rows.to_plain["dnm"], rows.to_plain["label-embedding"], rows["to_label-embedding"]["dnm"]
-    return (f"50 labels, {dnm.groups} data sets, {dnm.pairs} pairs of runs: DNM beside plain "
-            f"fine-tuning {dnm.text()} points; its label embeddings without any mixing {alone.text()}; DNM beside "
-            f"these {rest.text()}.")
+    return (f"50 labels, {dnm.groups} data sets, {dnm.pairs} pairs of runs ({table.setting.iloc[0]}): DNM beside "
+            f"plain fine-tuning {dnm.text()} points; its label embeddings without any mixing {alone.text()}; "
+            f"DNM beside these {rest.text()}.")
 
 
 # The words of the table of methods, as a sentence would have them.

@@ -117,11 +117,10 @@ def fit(file: str, out: Path, text: str, label: str, separator: str, sheet: str,
                        on_progress=lambda run: show(run.step, run.config.steps, _newest(run)))
     use = "choose when to stop" if classifier.config_.row.fine_tunes else "were set aside at first, to calibrate"
     some = classifier.counts_["validation"]
+    about, told = {"Data": Path(file).name if file != "-" else "standard input"}, score(classifier, names, held)
     print(f"{len(learn)} sentences to learn from{f' ({some} of them {use})' * bool(some)}, {len(held)} to test; "
           f"classes: {', '.join(names)}")
-    print(f"method: {classifier.config_.title} (another: --method; which suits: dnm compare)")
-    about, told = {"Data": Path(file).name if file != "-" else "standard input"}, score(classifier, names, held)
-    print(told)
+    print(f"method: {classifier.config_.title} (another: --method; which suits: dnm compare)", told, sep="\n")
     if held:
         about["Test"] = told
         truth = [names[y] for y in held.labels]
@@ -159,8 +158,7 @@ def predict(model: str, texts: list[str], runs: str | None, out: Path | None, te
     if file:
         return _predict_file(classifier, folder, file, out, text, separator, sheet)
     kind = "probability" if classifier.temperature_ else "probability, not calibrated"
-    values = classifier.predict_proba(texts)
-    for text, scores in zip(texts, values, strict=True):
+    for text, scores in zip(texts, classifier.predict_proba(texts), strict=True):
         ranked = sorted(zip(scores.tolist(), classifier.label_names, strict=True), reverse=True)
         print(f"{ranked[0][1]}\t{text}\t{kind}: " + ", ".join(f"{name} {score:.3f}" for score, name in ranked))
 
@@ -168,8 +166,7 @@ def predict(model: str, texts: list[str], runs: str | None, out: Path | None, te
 def _predict_file(classifier, folder: Path, file: str, out: Path | None, text: str, separator: str, sheet: str) -> None:
     from dnm.classify import saved, stream
 
-    stem = "standard-input" if file == "-" else Path(file).name.split(".")[0]
-    out = out or Path(f"{stem}.predicted.csv")
+    out = out or Path(("standard-input" if file == "-" else Path(file).name.split(".")[0]) + ".predicted.csv")
     with _bar("predicting") as show:
         def told(done: int, notes: list[str]) -> None:
             for note in notes:
@@ -195,10 +192,13 @@ def compare(file: str, out: Path, text: str, label: str, separator: str, sheet: 
     with _bar("training") as show:
         fits = study.cross_validate(learn, names, methods or study.CANDIDATES, folds, repeats, out, workers=workers,
                                     on_fit=show, **settings)
-    table = study.summary(fits)
-    print(study.readable(table).to_string(index=False), study.recommendation(table), sep="\n\n")
-    counts = ", ".join(f"{n} {name}" for name, n in zip(names, np.bincount(learn.labels), strict=True))
-    about = f"{Path(file).name}: {len(learn)} sentences of column {column!r}; classes: {counts}"
+    table, counts = study.summary(fits), np.bincount(learn.labels)
+    classes = ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))
+    about = (f"{Path(file).name}: {len(learn)} sentences of column {column!r}; classes: {classes}; always saying the "
+             f"most frequent one would give {counts.max() / len(learn):.1%}")
+    if left := {*(methods or study.CANDIDATES)} - {*fits.method}:
+        about += f"; left out, as they need a pre-trained encoder: {', '.join(sorted(left))}"
+    print(about, study.readable(table).to_string(index=False), study.recommendation(table), sep="\n\n")
     print(*study.write(fits, Path(file).name, about, out), sep="\n")
 
 

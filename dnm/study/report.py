@@ -31,11 +31,12 @@ LEGEND = (
     "sets. The best baseline is the one with the highest mean of these very test accuracies, a little unfair to DNM.")
 CLAIMS_LEGEND = (
     "A comparison *holds* or *does not hold* where the permutation test, under Holm's correction over all rows, gives "
-    "p < 0.05 for or against it, else it *cannot be told*; *seeds needed* is then how many seeds a data set would show "
-    "a difference of the size of ours (80% power, with the correction, normal approximation). A claim holds if all "
-    "its comparisons do, and does not if one does not. Each bar is the 95% interval of its comparison alone. Of many "
-    "bars some may miss zero by chance (and over few seeds they are too short), so Holm's correction asks more of each "
-    "the more there are: a bar can lie clear of zero and its comparison still *cannot be told*.")
+    "p < 0.05 for or against it, else it *cannot be told*, or is *not run*: not all that it compares has runs in the "
+    "setting named; *seeds needed* is how many seeds a data set would show a difference of the size of ours (80% "
+    "power, with the correction, normal approximation). A claim holds if all its comparisons do, and does not if one "
+    "does not. Each bar is the 95% interval of its comparison alone. Of many bars some may miss zero by chance (and "
+    "over few seeds they are too short), so Holm's correction asks more of each: a bar can lie clear of zero and its "
+    "comparison still *cannot be told*.")
 _ENCODERS = {"": -1, "cnn": 0, "lstm": 1}  # the paper's rows without BERT first; what is not run before what is
 
 
@@ -88,12 +89,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(rows: pd.DataFrame) -> pd.DataFrame:
-    """The systems at a glance: a row a method, encoder and size, a column a data set; the paper's in brackets."""
-    every = rows[(rows.design == "systems") & (rows.runs > 0)]
-    theirs = ["" if np.isnan(paper) else f" ({paper:.1f})" for paper in every.paper]
-    every = every.assign(cell=np.add(numbers(every.ours, every.error), theirs, dtype=object))
-    wide = every.pivot_table(index=["n_train", "encoder", "title"], columns="dataset", values="cell", aggfunc="first",
-                             sort=False).fillna("–").rename(columns=lambda name: Path(name).stem).reset_index()
+    """The systems at a glance: a row a method and size, a column a data set; the paper's in brackets."""
+    theirs = ["" if np.isnan(paper) else f" ({paper:.1f})" for paper in rows.paper]
+    rows = rows.assign(cell=np.add(numbers(rows.ours, rows.error), theirs, dtype=object))
+    wide = rows.pivot_table(index=["n_train", "title"], columns="dataset", values="cell", aggfunc="first",
+                            sort=False).fillna("–").rename(columns=lambda name: Path(name).stem).reset_index()
     return wide.rename(columns={"n_train": "n", "title": "method"}).rename_axis(None, axis=1)
 
 
@@ -117,9 +117,10 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         text = f"Setting: {mine.setting.iloc[0]}." + f" {CLAIMS_LEGEND}" * (not parts)
         parts.append((title, text, claims.readable(mine), charts.verdicts(mine)))
     picture = parts[0][-1]
-    if found and len(glance := overview(rows)):
-        text = "Ours, and in brackets the paper's numbers (with BERT-base; with CNN or LSTM)."
-        parts.append(("The systems at a glance", text, glance, charts.by_labels(rows)))
+    glance = rows[(rows.design == "systems") & (rows.runs > 0)] if len(rows) else rows
+    for encoder in sorted({*glance.get("encoder", ())}, key=_place, reverse=True):
+        text, mine = "Ours, and in brackets the paper's (BERT-base; CNN or LSTM).", glance[glance.encoder == encoder]
+        parts.append((f"The systems at a glance: {encoder}", text, overview(mine), charts.by_labels(mine)))
     if len(several := claims.ahead(runs)):
         settings = several.drop_duplicates("where")[["where", "setting"]].itertuples(index=False)
         text = ("Mean paired difference in points [95% interval], over the same data sets. Columns differ in more than "
