@@ -225,20 +225,22 @@ def test_the_page_is_that_of_the_kept_fits():
 
 
 def test_what_the_readme_says_of_methods_is_what_the_kept_fits_say():
-    fits = pd.DataFrame(json.loads((ROOT / "data" / "results" / "bench-accuracy.json").read_text())["fits"])
-    fits = fits.replace({"system": {"setfit-r20": "setfit"}})
+    fits = pd.concat([pd.DataFrame(json.loads((ROOT / "data" / "results" / f"{name}.json").read_text())["fits"])
+                      for name in ("bench-accuracy", "bench-accuracy-64")]).replace({"system": {"setfit-r20": "setfit"}})
     readme = " ".join((ROOT / "README.md").read_text().split())
-    assert "are 2 to 3 points ahead of it, with 8 or 16 labels a class ([ten draws]" in readme and fits.split.nunique() == 10
+    assert "are 2 to 4 points ahead of it, with 8, 16 or 64 labels a class ([ten draws]" in readme
+    assert set(fits.groupby(["labels", "system", "data"]).size()) == {10}
     for count, mine in fits.groupby("labels"):
         table = by_seed(mine, "system", rows=("data", "split"))
         for name in ("dnm", "label-embedding"):
             gap = difference([gap for _, gap in paired(table, (1, name), (-1, "logreg")).groupby(level=0)])
-            assert 2 <= round(gap.mean) <= 3 and gap.p < 0.05 / 10, (count, name, gap)
+            assert 2 <= round(gap.mean) <= 4 and gap.p < 0.05 / 10, (count, name, gap)
         best, _, level = accuracy.verdict(mine).partition("cannot tell it from")
-        assert f"- mr, sst1, sst2, subj, {count}: " in best and all(title in best.split("; ")[0] + level for title in ("DNM", "Label embeddings", "SetFit"))
+        assert f"- mr, sst1, sst2, subj, {count}: " in best and all(
+            title in best.split("; ")[0] + level for title in ("DNM", "Label embeddings", "SetFit")[:2 if count == 64 else 3])
     most = accuracy.verdict(fits[(fits.data == "sst1") & (fits.labels == 16)])
     assert "SetFit has the highest mean" in most and most.endswith("tell it from: none")
-    assert "SetFit cannot be told from them, but is ahead on five classes (SST-1) with 16" in readme
+    assert "SetFit cannot be told from them with 8 or 16, but is ahead on five classes (SST-1) with 16" in readme
 
 
 def test_the_table_of_steps_is_what_the_rule_would_have_kept():
