@@ -337,6 +337,18 @@ def test_the_gain_with_few_labels_is_a_difference_of_differences():
     assert row.paper == pytest.approx((93.4 - 92.4) - (98.0 - 97.3)) and row["data"] == "subj"
 
 
+def test_a_claim_over_two_sizes_is_judged_where_both_have_most_runs():
+    """The setting with most runs of 50 labels has none of all; of two that have both, the one with more pairs counts."""
+    small = made_up({("subj", 50, "dnm"): np.arange(6) + 80.0, ("subj", 50, "plain"): np.arange(6) + 79.0})
+    cells = {("subj", 50, "dnm"): [70.0, 71, 73], ("subj", "all", "dnm"): [90.0, 93, 92]}
+    both = [*small, *made_up(cells, steps=77), *made_up({key: [v + 9 * (key[1] == "all") for v in values[:2]] for key, values in cells.items()}, steps=88)]
+    table = claims.verdicts(frame(both)).set_index("part")
+    more, dnm = table.loc["DNM: n = all > n = 50"], table.loc["DNM > Plain fine-tuning (n = 50)"]
+    assert more.ours.mean == pytest.approx((20 + 22 + 19) / 3) and more.ours.pairs == 3 and dnm.ours.mean == 1 and dnm.ours.pairs == 6
+    assert set(table.setting) == {"minilm, quick, CPU, float32; over two sizes: minilm, quick (steps=77), CPU, float32"}
+    assert "two sizes" not in claims.verdicts(frame(small)).setting.iloc[0]
+
+
 def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, no_png):
     """Many runs of a larger size with other settings neither replace those of 50 labels nor mix with them."""
     from dnm.plots import charts

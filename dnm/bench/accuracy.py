@@ -123,18 +123,15 @@ def _fit(key: tuple, name: str, workers: int) -> dict:
         started = (clock := time.process_time if alone else time.perf_counter)()
         ask, steps, device, precision = learn(train, task["system"], task["encoder"], task["split"])
     seconds, (bare, calibrated) = clock() - started, ask(test.texts)
+    off, calibrated_off = (None if found is None else 100 * calibration_error(
+        found.max(1), found.argmax(1) == test.labels) for found in (bare, calibrated))
     return task | {
         "n_train": len(train), "n_test": len(test), "accuracy": 100 * float((bare.argmax(1) == test.labels).mean()),
         "f1": 100 * float(f1_score(test.labels, bare.argmax(1), average="macro", zero_division=0)),
-        "calibration_error": _miscalibration(bare, test.labels),
-        "calibrated_error": None if calibrated is None else _miscalibration(calibrated, test.labels),
-        "seconds": seconds, "steps": steps, "device": device_name(device), "precision": precision,
+        "calibration_error": off, "calibrated_error": calibrated_off, "seconds": seconds, "steps": steps,
+        "device": device_name(device), "precision": precision,
         "threads": torch.get_num_threads(), "side_by_side": workers, "clock": "processor" if alone else "wall",
         "versions": {name: metadata.version(name) for name in PACKAGES[:None if learn is _setfit else 4]}}
-
-
-def _miscalibration(shares: np.ndarray, labels: np.ndarray) -> float:
-    return 100 * calibration_error(shares.max(1), shares.argmax(1) == labels)
 
 
 @cache

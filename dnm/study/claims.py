@@ -97,26 +97,30 @@ def ahead_readable(found: pd.DataFrame) -> pd.DataFrame:
 def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
     """A row for each part of each claim of ``n`` labels, from the pre-trained encoder's setting with most such runs.
 
-    Differences are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts.
-    ``paper`` is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if
-    none); ``each`` has our means by data set. What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
+    A part over two sizes is from the setting that has most pairs of it, which ``setting`` then names, too. Differences
+    are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts. ``paper``
+    is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if none);
+    ``each`` has our means by data set. What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
     """
     runs = runs.assign(method=runs.method.where(runs.usual.astype(bool), runs.title), usual=True)  # known by title
     runs = runs[runs.method.isin({who for parts in CLAIMS.values() for part in parts.values() for _, (who, _) in part})]
     runs, theirs = comparable_runs(runs), published()[published().encoder != SCRATCH]
-    setting, runs = fullest(runs, n)
-    ours = by_seed(runs, "method", "n_train", rows=("dataset", "seed"))
+    usual, few = fullest(runs, n)
+    settings = [(usual, few), *runs[~runs.encoder.isin(FROM_SCRATCH)].groupby(SETTING)]
+    ours = {at: by_seed(mine, "method", "n_train", rows=("dataset", "seed")) for at, mine in settings}
     theirs = by_seed(theirs, "method", "n_train", rows=("dataset",)).sort_index(key=lambda names: names.map(place))
     rows = []
     for claim, part, terms in ((claim, *part) for claim, parts in _of_size(n).items() for part in parts.items()):
-        gaps, known = paired(ours, *terms), paired(theirs, *terms)
+        one = len({of for _, (_, of) in terms}) == 1
+        at = usual if one else max(ours, key=lambda at: len(paired(ours[at], *terms)))
+        gaps, known = paired(ours[at], *terms), paired(theirs, *terms)
         found = {data: mine.to_numpy() for data, mine in gaps.groupby(level=0)} if len(gaps) else {}
         most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
         found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}
         shared = known[known.index.isin(found)]
         rows.append({"claim": claim, "part": part, "data": " ".join(found), "ours": difference(found.values()), "paper":
                      (shared if len(shared) else known).mean(), "seeds": min(map(len, found.values()), default=0),
-                     "each": {data: values.mean() for data, values in found.items()}})
+                     "each": {data: values.mean() for data, values in found.items()}, "at": at})
     table = pd.DataFrame(rows)
     ours = pd.DataFrame(map(vars, table.ours))
     table["p"], told = holm(ours.p), np.where(ours["mean"] > 0, "holds", "does not hold")
@@ -124,7 +128,8 @@ def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
     table["claim_verdict"] = table.groupby("claim").verdict.transform(_together)
     tests = table.p.notna().sum()
     table["seeds_needed"] = [seeds_needed(d.mean, d.spread, d.groups, tests) for d in table.ours]
-    return table.assign(n_train=n, setting=", ".join(map(str, (*setting[:1], *setting[2:]))) or "no runs")
+    settings = [", ".join(map(str, (*at[:1], *at[2:]))) for at in dict.fromkeys([usual, *table.pop("at")])]
+    return table.assign(n_train=n, setting="; over two sizes: ".join(settings) or "no runs")
 
 
 def _together(parts: pd.Series) -> str:

@@ -70,8 +70,11 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(file) if file else {}
         kept = {(fit["method"], fit["repeat"], fit["fold"]): fit for fit in found["fits"]}
-    tasks = [(name, repeat, fold, *part) for repeat in range(repeats)
-             for fold, part in enumerate(_folds(texts, groups, folds, repeat)) for name in methods]
+    with warnings.catch_warnings():  # of classes with fewer sentences than folds: it was said when they were read
+        warnings.simplefilter("ignore")
+        tasks = [(name, repeat, fold, *part) for repeat in range(repeats) for fold, part in enumerate(
+            StratifiedGroupKFold(folds, shuffle=True, random_state=repeat).split(groups, texts.labels, groups))
+            for name in methods]
     for *_, learn, _held in tasks:
         if len(left := set(texts.labels[learn])) < 2:
             raise DnmError(f"a fold leaves only class {names[left.pop()]!r} to learn from: the others have too few "
@@ -91,12 +94,6 @@ def cross_validate(texts: Split, names: tuple[str, ...], methods=CANDIDATES, fol
             left = (time.perf_counter() - started) / count * (len(todo) - count)
             on_fit(len(tasks) - len(todo) + count, len(tasks), f" ({duration(left)} left)")
     return pd.DataFrame([kept[task[:3]] for task in sorted(tasks, key=lambda task: methods.index(task[0]))])
-
-
-def _folds(texts: Split, groups: np.ndarray, folds: int, repeat: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    with warnings.catch_warnings():  # of classes with fewer sentences than folds: it was said when they were read
-        warnings.simplefilter("ignore")
-        return [*StratifiedGroupKFold(folds, shuffle=True, random_state=repeat).split(groups, texts.labels, groups)]
 
 
 def default_workers() -> int:

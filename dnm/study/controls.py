@@ -12,6 +12,7 @@ from dnm.study.statistics import by_seed, difference, holm, paired
 
 CONTROLS = ("plain", "label-embedding", "dnm")
 SYSTEMS = [name for name, row in METHODS.items() if row.fine_tunes and not name.startswith("dnm-")]
+COMPARED = [*SYSTEMS, "logreg"]
 
 
 def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
@@ -21,11 +22,11 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     averaged over the data sets that both have; the correction is over the whole table.
     """
     runs = comparable_runs(runs)
-    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin([*SYSTEMS, "logreg"])], n_train)
+    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(COMPARED)], n_train)
     if not len(runs):
         return pd.DataFrame()
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []
-    for name in filter(set(runs.method).__contains__, [*SYSTEMS, "logreg"]):
+    for name in filter(set(runs.method).__contains__, COMPARED):
         found = {data: mine.to_numpy() for data, mine in table[name].dropna().groupby(level=0)}
         gaps = {control: paired(table, (1, name), (-1, control)) if control != name else [] for control in CONTROLS}
         counts = {data: len(values) for data, values in found.items()}
