@@ -313,6 +313,8 @@ def test_every_system_stands_beside_the_controls():
     shown = controls.readable(table).set_index("system")
     assert shown.subj["DMix"] == "82.0 ± 1.5" and shown.seeds["DMix"] == "3" and shown["to DNM"]["DMix"] == "–"
     assert controls.beside_controls(frame([])).empty
+    parts = made_up({("subj", 50, "plain"): [60, 61], ("subj", 50, "dnm"): [61, 62], ("mr", 50, "dnm"): [63, 64]})  # the first row has no MR
+    assert list(controls.readable(controls.beside_controls(frame(parts))).mr) == ["–", "63.5 ± 0.5"]
 
 
 def test_what_was_found_is_said_from_the_runs():
@@ -341,12 +343,16 @@ def test_a_claim_over_two_sizes_is_judged_where_both_have_most_runs():
     """The setting with most runs of 50 labels has none of all; of two that have both, the one with more pairs counts."""
     small = made_up({("subj", 50, "dnm"): np.arange(6) + 80.0, ("subj", 50, "plain"): np.arange(6) + 79.0})
     cells = {("subj", 50, "dnm"): [70.0, 71, 73], ("subj", "all", "dnm"): [90.0, 93, 92]}
-    both = [*small, *made_up(cells, steps=77), *made_up({key: [v + 9 * (key[1] == "all") for v in values[:2]] for key, values in cells.items()}, steps=88)]
-    table = claims.verdicts(frame(both)).set_index("part")
+    fewer = made_up({key: [v + 9 * (key[1] == "all") for v in values[:2]] for key, values in cells.items()}, steps=77)  # named before
+    fewer += made_up({("subj", 50, "plain"): [60.0, 61, 62, 63, 64], ("mr", 50, "plain"): [60.0, 61, 62, 63, 64]}, steps=77)  # and with more runs
+    single = made_up({(data, n, "dnm"): [50.0] for data in ("subj", "mr", "sst2", "sst1") for n in (50, "all")}, steps=66)  # tells nothing of chance
+    table = claims.verdicts(frame([*small, *fewer, *single, *made_up(cells, steps=88)])).set_index("part")
     more, dnm = table.loc["DNM: n = all > n = 50"], table.loc["DNM > Plain fine-tuning (n = 50)"]
     assert more.ours.mean == pytest.approx((20 + 22 + 19) / 3) and more.ours.pairs == 3 and dnm.ours.mean == 1 and dnm.ours.pairs == 6
-    assert set(table.setting) == {"minilm, quick, CPU, float32; over two sizes: minilm, quick (steps=77), CPU, float32"}
+    assert set(table.setting) == {"minilm, quick, CPU, float32; over two sizes: minilm, quick (steps=88), CPU, float32"}
     assert "two sizes" not in claims.verdicts(frame(small)).setting.iloc[0]
+    both = [*small, *made_up({key: values for key, values in cells.items() if key[1] == "all"}), *made_up(cells, steps=88)]
+    assert claims.verdicts(frame(both)).set_index("part").ours["DNM: n = all > n = 50"].mean == pytest.approx((10 + 12 + 10) / 3)  # of equals the usual one
 
 
 def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, no_png):
@@ -388,7 +394,7 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     assert [note.text for note in ahead.layout.annotations[:2]] == ["SenMixup &gt; Plain fine-tuning", "DNM &gt; SenMixup"]
     shown = next(trace for trace in ahead.data if trace.name == "ours, over the data sets" and list(trace.y) == pytest.approx(
         [rows.ours[f"DNM > Plain fine-tuning (n = {n})"].mean for n in (50, 200, 1000)]))
-    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == [f"{n} labels<br>0 steps" for n in (50, 200, 1000)]
+    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == [f"n = {n}<br>0 steps" for n in (50, 200, 1000)]
     found = pd.concat([part for _, part in report.tables(runs)])
     found = found[(found.runs > 0) & (found.design == "systems")]
     curves = charts.by_labels(found)
@@ -399,6 +405,7 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     assert not len(claims.ahead(frame(made_up(small)))) and not len(claims.ahead(frame([]))) and charts.by_labels(found[found.n_train == "50"]) is None
     report.write(runs, tmp_path)
     text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
+    assert "\nOf the paper's claims, below: 7 × *not run*, 2 × *cannot be told*, 1 × *holds*.\n" in text
     assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
     assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by number of labels and steps\u003cbr") == 1
     assert stored.set_index("part").each_mr["DNM > Plain fine-tuning (n = 200)"] == pytest.approx(rows.each["DNM > Plain fine-tuning (n = 200)"]["mr"])
@@ -445,6 +452,9 @@ def test_claims_are_in_plain_words_and_holm_is_explained_beside_the_picture(tmp_
     assert shown == [re.sub(r"\s", "", part) for part in judged.part[judged.verdict != "not run"]]
     text = (ROOT / "data" / "report" / "paper.md").read_text()
     assert text.split("\n")[2] == controls.finding(kept_runs())
+    minilm, cnn = (RunConfig.create("quick", encoder=encoder) for encoder in ("minilm", "cnn"))
+    assert (f"{minilm.steps} steps of {minilm.batch_size} sentences at a rate of {minilm.lr:.0e}".replace("e-0", "e-") in report.LEGEND
+            and f"the head's {minilm.head_lr:.0e} (CNN, LSTM: {cnn.steps} steps at {cnn.lr:.0e})".replace("e-0", "e-") in report.LEGEND)
     assert "a bar can lie clear of zero and its comparison still *cannot be told*" in text
 
 
@@ -496,12 +506,14 @@ def test_what_the_readme_says_in_words_is_what_the_kept_runs_say():
     gaps = claims.ahead(kept).set_index(["where", "pair"]).ours
     dnm, alone, over = (ours.ours[f"{pair} (n = 50)"] for pair in (
         "DNM > Plain fine-tuning", "Label embeddings, no mixing > Plain fine-tuning", "DNM > Label embeddings, no mixing"))
-    longer, more = (gaps[f"{n} labels, 200 steps", "DNM > Plain fine-tuning"] for n in (50, 200))
-    over_longer, over_more = (gaps[f"{n} labels, 200 steps", "DNM > Label embeddings, no mixing"] for n in (50, 200))
+    lead, over_alone, nonlinearly = ([f"{round(gaps[f'{n} labels, 200 steps', pair].mean, 1) + 0.0:.1f}" for n in ("50", "200", "500", "2000", "all")]
+                                     for pair in ("DNM > Plain fine-tuning", "DNM > Label embeddings, no mixing", "NonlinearMixup > Plain fine-tuning"))
     each = ours.each["DNM > Label embeddings, no mixing (n = 50)"]
     random, nonlinear = ours.ours["DNM > DNM, random partners (n = 50)"], ours.ours["NonlinearMixup > Plain fine-tuning (n = 50)"]
     assert set(ours.verdict[[f"DNM > {who} (n = 50)" for who in ("Plain fine-tuning", "WordMixup", "SenMixup", "NonlinearMixup")]]) == {"holds"}
-    assert more.low < 0 < more.high
+    most = claims.verdicts(kept, "2000").set_index("part").verdict
+    assert {most[f"DNM > {who} (n = 2000)"] for who in ("SenMixup", "WordMixup")} == {"does not hold"}
+    assert gaps["500 labels, 200 steps", "DNM > Plain fine-tuning"].pairs == gaps["all labels, 200 steps", "DNM > Plain fine-tuning"].pairs == 12
     few = comparable_runs(kept).query("encoder == 'minilm' and n_train == '50' and profile == 'quick' and precision == 'float32'")
     first, last, five = (difference([mine.to_numpy() for _, mine in paired(by_seed(few[few.seed.isin(seeds)], "method", rows=("dataset", "seed")),
                                                                      (1, "dnm"), (-1, "plain")).groupby(level=0)])
@@ -511,13 +523,12 @@ def test_what_the_readme_says_in_words_is_what_the_kept_runs_say():
     for told in (f"after 50 steps DNM beats plain fine-tuning by {dnm.mean:.1f} points, and so do its label embeddings",
                  f"by {dnm.mean:.1f} points ({dnm.pairs} pairs of runs, 95% interval {dnm.low:.1f} to {dnm.high:.1f}; seeds "
                  f"0 to 5 alone {first.mean:.1f}, the other six {last.mean:.1f}; the paper {ours.paper['DNM > Plain fine-tuning (n = 50)']:.1f})",
-                 f"alone gain the same {alone.mean:.1f} points", f"{round(over.mean, 1) + 0.0:.1f} on average ({over.low:.1f} to {over.high:+.1f}), "
+                 f"alone gain the same** {alone.mean:.1f}:", f"{round(over.mean, 1) + 0.0:.1f} on average ({over.low:.1f} to {over.high:+.1f}), "
                  f"{each['mr']:.1f} on MR, {each['sst1']:+.1f} on SST-1", f"({round(random.mean, 1) + 0.0:.1f}, {random.low:.1f} to {random.high:+.1f})",
-                 f"NonlinearMixup is {-nonlinear.mean:.1f} points *behind* plain fine-tuning (after 200 "
-                 f"steps {-gaps['50 labels, 200 steps', 'NonlinearMixup > Plain fine-tuning'].mean:.1f})",
-                 f"DNM leads plain fine-tuning by {longer.mean:.1f} ({longer.low:.1f} to {longer.high:+.1f}, {longer.pairs} pairs), label embeddings "
-                 f"by {over_longer.mean:.1f}; with 200 labels the {more.mean:.1f} ({more.low:.1f} to {more.high:+.1f}, {more.pairs} pairs) and "
-                 f"{over_more.mean:.1f} cannot be told", f"on the first five DNM has {five.mean:+.1f}"):
+                 f"NonlinearMixup is {-nonlinear.mean:.1f} points *behind* plain fine-tuning (after 200 steps {nonlinearly[0][1:]}, "
+                 f"with 2000 labels {nonlinearly[3][1:]})", "DNM leads plain fine-tuning by {} points with 50 labels, {} with 200, {} with 500, {} with "
+                 "2000, {} with all; label embeddings by {}, {}, {}, {} and {}.".format(*lead, *over_alone),
+                 f"on the first five DNM has {five.mean:+.1f}"):
         assert told in text, told
 
 

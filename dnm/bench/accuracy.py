@@ -202,7 +202,8 @@ def told(fits: pd.DataFrame) -> str:
              "calibrated_error": "Expected calibration error (%), with the temperature, where enough were set aside"}
     if (own := fits.get("clock", fits.system) == "processor").any():  # the wall's, of fits from before, had other work
         fits = fits.assign(seconds=fits.seconds.where(own))
-        shown["seconds"] += f", of the processor, over {fits.split[own].nunique()} splits"
+        counts = sorted({*fits[own].groupby("system").split.nunique()})
+        shown["seconds"] += f", of the processor, over {' to '.join(map(str, counts))} splits"
     fits = fits.astype({"calibrated_error": float})
     return "\n".join([
         f"Data set and training sentences of each class; {fits.split.nunique()} splits; {fits.n_test.max()} test "

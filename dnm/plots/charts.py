@@ -129,7 +129,7 @@ def verdicts(table) -> go.Figure:
                                array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2))
     _down(figure.add_vline(x=0, **_RULE), parts).update_layout(legend_yanchor="bottom")
     figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
-    heading = (f"The paper's claims, tested<br><sub>{plain.figure(table.setting.iloc[0])}<br>A bar is for one "
+    heading = (f"The paper's claims, tested<br><sub>{wrapped(table.setting.iloc[0], 110, 3)}<br>A bar is for one "
                f"comparison alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be "
                "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
     title = dict(text=heading, y=1, yref="container", yanchor="top", pad=dict(t=24))
@@ -175,7 +175,7 @@ def gains(table) -> go.Figure:
     heading = "Who is ahead, by number of labels and steps<br><sub>above 0: the first named; bars: 95% intervals</sub>"
     labels = list(dict.fromkeys(table["where"]))
     figure = _panels([wrapped(pair, 52) for pair in pairs], "points", 250, heading,
-                     [where.replace(", ", "<br>") for where in labels])
+                     ["n = " + where.replace(" labels, ", "<br>") for where in labels])
     named, told = set(), "%{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
     for place, pair in enumerate(pairs):
         mine = table[table.pair == pair]
@@ -190,7 +190,7 @@ def gains(table) -> go.Figure:
                                legendgroup=name, showlegend=name not in named, mode="markers", marker=marker,
                                error_y=error, row=place // 2 + 1, col=place % 2 + 1, hovertemplate=told)
             named.add(name)
-    return figure.add_hline(y=0, **_RULE)
+    return figure.update_xaxes(tickfont_size=12, tickangle=0).add_hline(y=0, **_RULE)
 
 
 def _panels(titles: list[str], y_title: str, height: int, heading: str, labels: list[str]) -> go.Figure:

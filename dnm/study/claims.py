@@ -57,12 +57,8 @@ def _of_size(n: str) -> dict[str, dict[str, Terms]]:
 
 def by_size(runs: pd.DataFrame) -> pd.DataFrame:
     """The `verdicts` of the paper's sizes, p corrected within each; of others than 50 only claims that have runs."""
-    tables = []
-    for n in SIZES:
-        table = verdicts(runs, n)
-        some = table.assign(run=table.verdict != "not run").groupby("claim").run.transform("any")
-        tables.append(table[some | (n == SMALL)])
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat([verdicts(runs, n) for n in SIZES])
+    return table[(table.claim_verdict != "not run") | (table.n_train == SMALL)].reset_index(drop=True)
 
 
 def ahead(runs: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +75,7 @@ def ahead(runs: pd.DataFrame) -> pd.DataFrame:
             tables.setdefault((SIZES.index(n), steps), (mine, n))
     found = pd.concat([verdicts(*tables[key]).assign(where=f"{tables[key][1]} labels, {key[1]} steps")
                        for key in sorted(tables)] or [verdicts(runs).assign(where="")], ignore_index=True)
-    found = found[found.verdict != "not run"]
-    found = found.assign(pair=found.part.str.replace(r" \(n = .*", "", regex=True))
+    found = found[found.verdict != "not run"].assign(pair=found.part.str.replace(r" \(n = .*", "", regex=True))
     counts = found.groupby(["pair", "data"])["where"].transform("nunique")
     most = counts == counts.groupby(found.pair).transform("max")  # the data sets that most of them have
     return found[most & (counts > 1)]
@@ -97,10 +92,10 @@ def ahead_readable(found: pd.DataFrame) -> pd.DataFrame:
 def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
     """A row for each part of each claim of ``n`` labels, from the pre-trained encoder's setting with most such runs.
 
-    A part over two sizes is from the setting that has most pairs of it, which ``setting`` then names, too. Differences
-    are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts. ``paper``
-    is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if none);
-    ``each`` has our means by data set. What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
+    A part over two sizes is from the setting that can tell most pairs of it; ``setting`` then names that, too.
+    Differences are paired by seed within each data set and averaged over data sets; ``p`` is corrected over all parts.
+    ``paper`` is the same sum of published numbers, averaged over the data sets of ours that the paper has (all, if
+    none); ``each`` has our means by data set. What makes a verdict is said in `dnm.study.report.CLAIMS_LEGEND`.
     """
     runs = runs.assign(method=runs.method.where(runs.usual.astype(bool), runs.title), usual=True)  # known by title
     runs = runs[runs.method.isin({who for parts in CLAIMS.values() for part in parts.values() for _, (who, _) in part})]
@@ -111,9 +106,9 @@ def verdicts(runs: pd.DataFrame, n: str = SMALL) -> pd.DataFrame:
     theirs = by_seed(theirs, "method", "n_train", rows=("dataset",)).sort_index(key=lambda names: names.map(place))
     rows = []
     for claim, part, terms in ((claim, *part) for claim, parts in _of_size(n).items() for part in parts.items()):
-        one = len({of for _, (_, of) in terms}) == 1
-        at = usual if one else max(ours, key=lambda at: len(paired(ours[at], *terms)))
-        gaps, known = paired(ours[at], *terms), paired(theirs, *terms)
+        gaps = {at: paired(ours[at], *terms) for at in ([usual] if len({k for _, (_, k) in terms}) == 1 else ours)}
+        at = max(gaps, key=lambda at: (gaps[at].index.get_level_values(0).duplicated(keep=False).sum(), len(gaps[at])))
+        gaps, known = gaps[at], paired(theirs, *terms)
         found = {data: mine.to_numpy() for data, mine in gaps.groupby(level=0)} if len(gaps) else {}
         most = max(map(len, found.values()), default=0)  # one seed tells nothing of chance: see `difference`
         found = {data: found[data] for data in sorted(found, key=place) if len(found[data]) > (most > 1)}

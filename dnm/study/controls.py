@@ -12,7 +12,6 @@ from dnm.study.statistics import by_seed, difference, holm, paired
 
 CONTROLS = ("plain", "label-embedding", "dnm")
 SYSTEMS = [name for name, row in METHODS.items() if row.fine_tunes and not name.startswith("dnm-")]
-COMPARED = [*SYSTEMS, "logreg"]
 
 
 def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
@@ -22,15 +21,14 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
     averaged over the data sets that both have; the correction is over the whole table.
     """
     runs = comparable_runs(runs)
-    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin(COMPARED)], n_train)
+    setting, runs = fullest(runs[(runs.n_train == n_train) & runs.method.isin([*SYSTEMS, "logreg"])], n_train)
     if not len(runs):
         return pd.DataFrame()
     table, rows = by_seed(runs, "method", rows=("dataset", "seed")), []
-    for name in filter(set(runs.method).__contains__, COMPARED):
+    for name in filter(set(runs.method).__contains__, METHODS):
         found = {data: mine.to_numpy() for data, mine in table[name].dropna().groupby(level=0)}
         gaps = {control: paired(table, (1, name), (-1, control)) if control != name else [] for control in CONTROLS}
-        counts = {data: len(values) for data, values in found.items()}
-        rows.append({"method": name, "title": METHODS[name].title, "seeds": counts} | {
+        rows.append({"method": name, "title": METHODS[name].title, "seeds": {at: len(v) for at, v in found.items()}} | {
             data: (found[data].mean(), standard_error(found[data])) for data in sorted(found, key=place)} | {
             f"to_{control}": difference([values.to_numpy() for _, values in gap.groupby(level=0)] if len(gap) else [])
             for control, gap in gaps.items()})
@@ -42,14 +40,14 @@ def beside_controls(runs: pd.DataFrame, n_train: str = "50") -> pd.DataFrame:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A `beside_controls` table as people read it."""
-    data = [name for name in table if isinstance(table[name].iloc[0], tuple)]
+    data = [name for name in table if any(isinstance(cell, tuple) for cell in table[name])]
     seeds = [f"{min(n.values())} to {max(n.values())}" if len({*n.values()}) > 1 else f"{max(n.values())}"
              for n in table.seeds]
     out = {"system": table.title, "seeds": seeds} | {
         Path(name).stem: [number(*cell) if isinstance(cell, tuple) else "–" for cell in table[name]] for name in data}
     for control in CONTROLS:
-        told = [f"{found.text()}" if found.pairs else "–" for found in table[f"to_{control}"]]
-        out[f"to {METHODS[control].title}"], out[f"p ({control})"] = told, numbers(table[f"p_{control}"], digits=3)
+        out[f"to {METHODS[control].title}"] = [found.text() for found in table[f"to_{control}"]]
+        out[f"p ({control})"] = numbers(table[f"p_{control}"], digits=3)
     return pd.DataFrame(out)
 
 

@@ -23,6 +23,7 @@ from dnm.study.statistics import Difference, holm
 from dnm.study.tables import markdown, write_files
 
 LEGEND = (
+    "Profile *quick*: 50 steps of 20 sentences at a rate of 5e-5, the head's 1e-3 (CNN, LSTM: 100 steps at 1e-3). "
     "Accuracies in percent, mean ± standard error over the seeds. *off*: ours minus the paper's. *to plain*, *to best "
     "baseline*, *to DNM*: mean paired difference in points, with the 95% bootstrap interval (over five seeds it is "
     "somewhat too narrow, over two it says little); p is that of a paired "
@@ -31,8 +32,8 @@ LEGEND = (
     "sets. The best baseline is the one with the highest mean of these very test accuracies, a little unfair to DNM.")
 CLAIMS_LEGEND = (
     "A comparison *holds* or *does not hold* where the permutation test, under Holm's correction over all rows, gives "
-    "p < 0.05 for or against it, else it *cannot be told*, or is *not run*: not all that it compares has runs in the "
-    "setting named; *seeds needed* is how many seeds a data set would show a difference of the size of ours (80% "
+    "p < 0.05 for or against it, else it *cannot be told*, or is *not run*: not all that it compares has runs in one "
+    "setting; *seeds needed* is how many seeds a data set would show a difference of the size of ours (80% "
     "power, with the correction, normal approximation). A claim holds if all its comparisons do, and does not if one "
     "does not. Each bar is the 95% interval of its comparison alone. Of many bars some may miss zero by chance (and "
     "over few seeds they are too short), so Holm's correction asks more of each: a bar can lie clear of zero and its "
@@ -116,10 +117,10 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         title = "The paper's claims" if n == claims.SMALL else f"The claims with n = {n}"
         text = f"Setting: {mine.setting.iloc[0]}." + f" {CLAIMS_LEGEND}" * (not parts)
         parts.append((title, text, claims.readable(mine), charts.verdicts(mine)))
-    picture = parts[0][-1]
     glance = rows[(rows.design == "systems") & (rows.runs > 0)] if len(rows) else rows
     for encoder in sorted({*glance.get("encoder", ())}, key=_place, reverse=True):
-        text, mine = "Ours, and in brackets the paper's (BERT-base; CNN or LSTM).", glance[glance.encoder == encoder]
+        mine = glance[glance.encoder == encoder]
+        text = f"{about(mine)}. In brackets the paper's: BERT-base, or what it calls CNN or LSTM, one number for both."
         parts.append((f"The systems at a glance: {encoder}", text, overview(mine), charts.by_labels(mine)))
     if len(several := claims.ahead(runs)):
         settings = several.drop_duplicates("where")[["where", "setting"]].itertuples(index=False)
@@ -133,8 +134,8 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     for (title, some), n in product(asked, SIZES):
         if len(every := controls.beside_controls(some, n)) > 1:
             text = (f"Every system with n = {n} labelled sentences ({every.setting.iloc[0]}): accuracies, and the mean "
-                    "difference to each control over the data sets, paired by seed; p after Holm's correction over the "
-                    "table.")
+                    "difference to each control over data sets, paired by seed; p after Holm's correction over this "
+                    "table, not over the claims.")
             parts.append((title + f" n = {n}" * (n != claims.SMALL), text, controls.readable(every), None))
     for title, table in found:  # of an ablation the differences to DNM are drawn, for its smallest size
         drawn = table.design.iloc[0] != "systems" and table.gap.notna().any()
@@ -144,7 +145,10 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
         for title, table in tables(still):
             shown = readable(table[table.runs > 0]).drop(columns=["paper", "off"])
             parts.append((f"{title}, frozen encoder", about(table), shown, None))
-    end, lead = _not_run(rows), [*filter(None, (controls.finding(runs), LEGEND))]  # first the answer
+    each = judged[~judged.claim.str.startswith("Ours") & (judged.n_train == claims.SMALL)].drop_duplicates("claim")
+    counts = ", ".join(f"{n} × *{verdict}*" for verdict, n in each.claim_verdict.value_counts().items())
+    lead = [*filter(None, (controls.finding(runs), f"Of the paper's claims, below: {counts}.", LEGEND))]  # the answer
+    end = _not_run(rows)
     text = "\n".join([
         "# Ours beside the paper\n", *(f"{text}\n" for text in lead),
         *(f"## {plain.markdown(title)}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
@@ -152,7 +156,7 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     written = write_files(folder, {
         "paper.md": text, "paper.csv": _flat(rows), "claims.csv": _flat(judged),
         "paper.html": _page(lead, parts, end, made)})
-    return [*written, *save(picture, folder / "claims", with_html=False)]
+    return [*written, *save(parts[0][-1], folder / "claims", with_html=False)]
 
 
 def _not_run(rows: pd.DataFrame) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-RESAMPLES, LEVEL, POWER = 9999, 0.95, 0.8
-MOST = 1000  # more seeds than this are told as "more than"
+RESAMPLES, LEVEL, POWER, MOST = 9999, 0.95, 0.8, 1000  # more seeds than MOST are told as "more than"
 
 
 @dataclass(frozen=True)
