@@ -129,11 +129,11 @@ def verdicts(table) -> go.Figure:
                                array=ours.high - ours["mean"], arrayminus=ours["mean"] - ours.low, thickness=2))
     _down(figure.add_vline(x=0, **_RULE), parts).update_layout(legend_yanchor="bottom")
     figure.update_xaxes(title_text="mean paired difference, points (bar: 95% interval)")
-    heading = (f"The paper's claims, tested<br><sub>{wrapped(table.setting.iloc[0], 110, 3)}<br>A bar is for one "
+    heading = (f"The paper's claims, tested<br><sub>{wrapped(table.setting.iloc[0], 120, 2)}<br>A bar is for one "
                f"comparison alone; of {len(parts)}, some may miss zero by chance. One that does is<br>still “cannot be "
                "told” where its p value, after Holm's correction for all of them, is 0.05 or more.</sub>")
     title = dict(text=heading, y=1, yref="container", yanchor="top", pad=dict(t=24))
-    return titled(figure, title, 250 + 32 * len(parts), legend=1.0, l=340, t=155, b=60)
+    return titled(figure, title, 275 + 32 * len(parts), legend=1.0, l=340, t=180, b=60)
 
 
 def by_labels(rows) -> go.Figure | None:
