@@ -80,7 +80,6 @@ def parser() -> argparse.ArgumentParser:
     paper.add_argument("--profile", default="quick", help=_PROFILE)
     paper.add_argument("--encoder", default="minilm", help="the pre-trained encoder (default: minilm)")
     _parameters(paper, "a setting of all runs, such as steps 200 (see `dnm train --help`)")
-    paper.add_argument("--dry-run", action="store_true", help="list the runs, those already done and the time left")
     paper.add_argument("--cluster", default="", metavar="ADDRESS", help="of a Dask scheduler, such as tcp://node1:8786")
     _many(paper, "0 1 2 3 4")
     _places(paper, "runs/paper")
@@ -201,6 +200,7 @@ def _many(command: argparse.ArgumentParser, seeds: str) -> None:
                          help="processes (default: one a GPU, or, if it pays, one a core where there is none)")
     command.add_argument("--fleet", type=_count, metavar="S",
                          help="runs trained together (default: what a GPU holds; 1 on a CPU)")
+    command.add_argument("--dry-run", action="store_true", help="list the runs, those already done and the time left")
     command.add_argument("--results", type=Path, metavar="FILE", help="also write all results to one JSON file")
 
 

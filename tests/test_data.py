@@ -141,6 +141,21 @@ def test_a_size_beyond_the_data_becomes_all_once_and_is_said_once(tmp_path, caps
     assert errors.count("becomes all") == 1 and "other.csv" not in errors  # whose run gave the measured time
 
 
+@pytest.mark.parametrize("settings, said", [
+    (dict(n_train=200), True), (dict(n_train="all"), True), (dict(n_train=200, steps=199), True), (dict(encoder="cnn", n_train=500), True),
+    (dict(), False), (dict(n_train=199), False), (dict(n_train="all", steps=200), False), (dict(n_train=200, lr=0), False),
+    (dict(n_train=200, profile="lesson"), False), (dict(n_train=200, methods=["logreg"]), False)])
+def test_many_sentences_want_more_steps_than_fifty_and_that_is_said_once(settings, said):
+    import warnings
+
+    from dnm.runs.plan import grid
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        grid(**dict(methods=["plain", "dnm"], seeds=[0, 1]) | settings)
+    assert ["fewer than 200 steps with 200 or more sentences" in str(w.message) for w in told] == [True] * said
+
+
 # ---------------------------------------------------------------- the built-in corpus
 
 def test_the_corpus_is_the_same_everywhere():

@@ -468,6 +468,10 @@ def test_a_dry_run_tells_of_kept_runs_beside_those_done(tmp_path, capsys):
     kept = sum((c.method, c.seed) in set(zip(usual.method, usual.seed, strict=True)) for c in experiment("table8", datasets=["subj"]))
     assert kept >= 10 and main(["paper", "table8", "--datasets", "subj", "--dry-run", "--runs", str(tmp_path)]) == 0
     assert f"20 runs, 0 done, 20 to do ({kept} of them kept in data/results, see `dnm paper report`): " in capsys.readouterr().out
+    assert main(["train", "--dataset", "subj", "--seeds", "0", "1", "--dry-run", "--runs", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "dnm, quick: done: none; to do: seeds 0 1" in told and "4 runs, 0 done, 4 to do (4 of them kept in data/results, " in told
+    assert not [*tmp_path.glob("*.json")]
 
 
 def test_the_kept_report_is_that_of_the_kept_runs(tmp_path, no_png):
