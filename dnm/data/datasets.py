@@ -26,7 +26,7 @@ from dnm.data.splits import Split, split_pooled, stratified_order
 from dnm.disk import write_atomically
 from dnm.errors import DnmError, mendable, project_root, unknown
 
-MANY = 200  # sentences, from which on DNM needs as many steps (data/results/queue.md tells how they were chosen)
+MANY = 200  # sentences from which on 50 steps are few; data/results/queue.md tells how steps were chosen
 OWN = "own"  # salt of what is drawn from files of one's own: their rows alone decide, not their names
 
 # Sizes of the splits, as in the paper's Table 1; `source` is the Hub data set, `pooled` says that it brings
@@ -167,20 +167,21 @@ def subset_size(data: Dataset, n: int | str) -> int:
 def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs, each once; an ``n_train`` beyond the training sentences becomes "all", and warnings say what is odd."""
     known = dict.fromkeys(corpus.LABELS, corpus.SIZES["train"]) | {name: row["sizes"][0] for name, row in REAL.items()}
-    found, beyond = {}, {}
+    found, beyond, short = {}, {}, {}
     for config in configs:  # a named data set need not be at hand
         count = known.get(config.dataset) or len(dataset_of(config).train)
-        n = count if config.n_train == "all" else config.n_train
-        if n > count:
-            beyond.setdefault((Path(config.dataset).name, count), {})[str(n)] = True
+        if config.n_train != "all" and config.n_train > count:
+            beyond.setdefault((Path(config.dataset).name, count), {})[str(config.n_train)] = True
             config = config.with_(n_train="all")
-        trains = config.profile == "quick" and config.row.fine_tunes and not config.frozen
-        found[config] = trains and min(n, count) >= MANY > config.steps
+        n, found[config] = count if config.n_train == "all" else config.n_train, True
+        wanted = 1000 if config.from_scratch else 400 if n >= 10 * MANY else 200
+        if n >= MANY and config.steps < wanted and config.profile == "quick" and config.row.fine_tunes and config.lr:
+            short[n] = (f"{config.steps} steps are few for {n} sentences, and methods differ in how many they need "
+                        f"(notebook 05): set steps to {wanted} at least")
     for (name, n), cut in beyond.items():
         warnings.warn(f"{name} has {n} training sentences, so n_train of {', '.join(cut)} becomes all", stacklevel=3)
-    if any(found.values()):
-        warnings.warn(f"fewer than {MANY} steps with {MANY} or more sentences compare how fast methods start, see "
-                      "notebook 05: set steps to 200 (cnn and lstm: 1000)", stacklevel=3)
+    if short:
+        warnings.warn(short[max(short)], stacklevel=3)
     return list(found)
 
 

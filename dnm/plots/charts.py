@@ -172,10 +172,10 @@ def gains(table) -> go.Figure:
     The mean over the data sets with its 95% interval, each data set's mean, the paper's.
     """
     pairs, names = list(dict.fromkeys(table.pair)), list(dict.fromkeys(n for each in table.each for n in each))
-    heading = "Who is ahead, by number of labels and steps<br><sub>above 0: the first named; bars: 95% intervals</sub>"
+    heading = "Who is ahead, by labels and, below, steps<br><sub>above 0: the first named; bars: 95% intervals</sub>"
     labels = list(dict.fromkeys(table["where"]))
     figure = _panels([wrapped(pair, 52) for pair in pairs], "points", 250, heading,
-                     ["n = " + where.replace(" labels, ", "<br>") for where in labels])
+                     [where.replace(" labels, ", "<br>").removesuffix(" steps") for where in labels])
     named, told = set(), "%{text}: %{y:+.1f} points<extra>%{fullData.name}</extra>"
     for place, pair in enumerate(pairs):
         mine = table[table.pair == pair]

@@ -67,7 +67,8 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
     seconds = expected_seconds(todo, records or records_in(store.folder)) / workers
     here, there = ({config.with_(precision="auto", device="auto") for config in some}
                    for some in (todo, (RunConfig(**record["config"]) for record in kept)))
-    elsewhere = f" ({len(here & there)} of them kept in data/results, see `dnm paper report`)" if here & there else ""
+    both = len(here & there)
+    elsewhere = f" ({both} of them kept in data/results, in some precision, for `dnm paper report`)" * bool(both)
     return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
             f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "
             "for an encoder without any, of a few steps timed now)"]

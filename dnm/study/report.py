@@ -147,7 +147,8 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
             parts.append((f"{title}, frozen encoder", about(table), shown, None))
     each = judged[~judged.claim.str.startswith("Ours") & (judged.n_train == claims.SMALL)].drop_duplicates("claim")
     counts = ", ".join(f"{n} × *{verdict}*" for verdict, n in each.claim_verdict.value_counts().items())
-    lead = [*filter(None, (controls.finding(runs), f"Of the paper's claims, below: {counts}.", LEGEND))]  # the answer
+    counts = f"Of the paper's claims, with {claims.SMALL} labels: {counts}."
+    lead = [*filter(None, (controls.finding(runs), counts, LEGEND))]  # the answer
     end = _not_run(rows)
     text = "\n".join([
         "# Ours beside the paper\n", *(f"{text}\n" for text in lead),
