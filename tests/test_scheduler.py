@@ -223,6 +223,9 @@ def test_the_plan_counts_what_is_done_and_estimates_the_rest(table, capsys):
     run_all(configs[:5], store, workers=1)
     assert main([*command[3:], "--dry-run"]) == 0
     told = capsys.readouterr().out
+    ours = ["train", "--encoder", "cnn", "--profile", "smoke", "--n-train", "24", "--runs", str(store.folder), "--dry-run"]
+    before = {*store.folder.glob("*.json")}
+    assert main(ours) == 0 and "6 runs, 0 done, 6 to do: " in capsys.readouterr().out and {*store.folder.glob("*.json")} == before
     assert plan(configs, store, kept=[{"config": c.with_(precision="float32").to_dict()} for c in configs[4:7]])[-1].startswith(
         f"{len(configs)} runs, 5 done, {len(configs) - 5} to do (2 of them kept in data/results, in some precision, for `dnm paper report`): ")
     assert f"{len(configs)} runs, 5 done, {len(configs) - 5} to do" in told

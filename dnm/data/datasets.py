@@ -176,12 +176,12 @@ def within_data(configs: Iterable[RunConfig]) -> list[RunConfig]:
         n, found[config] = count if config.n_train == "all" else config.n_train, True
         wanted = 1000 if config.from_scratch else 400 if n >= 10 * MANY else 200
         if n >= MANY and config.steps < wanted and config.profile == "quick" and config.row.fine_tunes and config.lr:
-            short[n] = (f"{config.steps} steps are few for {n} sentences, and methods differ in how many they need "
-                        f"(notebook 05): set steps to {wanted} at least")
+            short[config.encoder] = max(short.get(config.encoder, (0,)), (n, config.steps, wanted))
     for (name, n), cut in beyond.items():
         warnings.warn(f"{name} has {n} training sentences, so n_train of {', '.join(cut)} becomes all", stacklevel=3)
-    if short:
-        warnings.warn(short[max(short)], stacklevel=3)
+    for encoder, (n, steps, wanted) in short.items():
+        warnings.warn(f"{encoder}: {steps} steps are few for {n} sentences, and methods differ in how many they need "
+                      f"(notebook 05): set steps to {wanted} at least", stacklevel=3)
     return list(found)
 
 

@@ -11,7 +11,7 @@ import joblib
 
 from dnm.config import RunConfig, as_list
 from dnm.data.datasets import dataset_of, subset_size, within_data
-from dnm.errors import DnmError
+from dnm.errors import DnmError, project_root
 from dnm.runs.progress import duration
 from dnm.runs.store import RunStore, records_in
 
@@ -72,6 +72,11 @@ def plan(configs: list[RunConfig], store: RunStore, workers: int | None = None, 
     return [*lines, f"{len(todo) + len(records)} runs, {len(records)} done, {len(todo)} to do{elsewhere}: "
             f"{duration(seconds)} on {workers} worker{'s' * (workers > 1)}, by the measured times of stored runs (or, "
             "for an encoder without any, of a few steps timed now)"]
+
+
+def tell(configs: list[RunConfig], store: RunStore, workers: int | None = None) -> None:
+    """Print the `plan`, beside what is kept in ``data/results``: what ``--dry-run`` does."""
+    print(*plan(configs, store, workers, records_in(project_root() / "data" / "results")), sep="\n")
 
 
 def expected_seconds(configs: list[RunConfig], records: list[dict]) -> float:

@@ -4,17 +4,16 @@ import sys
 from pathlib import Path
 
 from dnm.config import DATASETS, ENCODER_SETTINGS, PROFILES
-from dnm.errors import project_root
 from dnm.methods import METHODS
-from dnm.runs.plan import grid, plan
-from dnm.runs.store import RunStore, records_in
+from dnm.runs.plan import grid, tell
+from dnm.runs.store import RunStore
 
 
 def train(methods, seeds, profile, runs, save_models, results, dry_run, workers, fleet, **settings) -> None:
     """Train a grid of runs and print its table, or, dry, say what that would take."""
     configs, store = grid(methods, seeds, profile, **settings), RunStore.open(runs)
     if dry_run:
-        return print(*plan(configs, store, workers, records_in(project_root() / "data" / "results")), sep="\n")
+        return tell(configs, store, workers)
     print(f"{len(configs)} runs; loading …", file=sys.stderr)
     from dnm.runs.progress import in_terminal  # only now: what is wrong with the settings is said at once
     from dnm.runs.results import frame, keep

@@ -15,7 +15,7 @@ from dnm.plots import charts, plain
 from dnm.plots.look import numbers
 from dnm.plots.page import figure_html, page, save, table_html
 from dnm.runs.results import frame, keep, load
-from dnm.runs.store import RunStore, load_files, records_in
+from dnm.runs.store import RunStore, load_files
 from dnm.study import claims, controls
 from dnm.study.beside import FROZEN, WRONG, beside, comparable_runs, marked
 from dnm.study.experiments import DESIGNS, NAMES, SIZES, experiment, place, published, size, table_rows
@@ -148,8 +148,7 @@ def write(runs: pd.DataFrame, folder: Path, sources: Iterable[tuple[str, int, st
     each = judged[~judged.claim.str.startswith("Ours") & (judged.n_train == claims.SMALL)].drop_duplicates("claim")
     counts = ", ".join(f"{n} × *{verdict}*" for verdict, n in each.claim_verdict.value_counts().items())
     counts = f"Of the paper's claims, with {claims.SMALL} labels: {counts}."
-    lead = [*filter(None, (controls.finding(runs), counts, LEGEND))]  # the answer
-    end = _not_run(rows)
+    lead, end = [*filter(None, (controls.finding(runs), counts, LEGEND))], _not_run(rows)  # the answer first
     text = "\n".join([
         "# Ours beside the paper\n", *(f"{text}\n" for text in lead),
         *(f"## {plain.markdown(title)}\n\n{text}\n\n{markdown(table)}" for title, text, table, _ in parts), f"{end}\n",
@@ -210,14 +209,14 @@ def run_paper(names: list[str], out: Path, runs: str | None, seeds: list[str], p
     models = wanted.get("figure4", [])  # figure 3 shows a model before training
     others = (config for name, configs in wanted.items() if name != "figure3" for config in configs)
     every = list(dict.fromkeys([*models, *sorted(others, key=lambda config: config.seed)]))
-    from dnm.runs.plan import plan  # only now: what is wrong with the settings is said at once
+    from dnm.runs.plan import tell  # only now: what is wrong with the settings is said at once
     from dnm.runs.progress import in_terminal
     from dnm.runs.scheduler import RunsFailed, run_all
     from dnm.study import figures
 
     store, failed = RunStore.open(runs), None
     if dry_run:
-        return print(*plan(every, store, workers, records_in(project_root() / "data" / "results")), sep="\n")
+        return tell(every, store, workers)
     try:
         with in_terminal() if every else nullcontext() as show:
             run_all(every, store, workers=workers, cluster=cluster, fleet=fleet, save_models=models, on_status=show)
